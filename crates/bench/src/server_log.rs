@@ -93,7 +93,7 @@ mod tests {
     use super::{Entry, entries};
 
     #[test]
-    fn entries_are_told_apart() {
+    fn entries_are_distinguished() {
         let log =
             "12 a_b LOG:  statement: SELECT\n\t1\n12 a_b DETAIL:  parameters: $1 = 'x\n\ty'\n7  LOG:  checkpoint\n";
         let expected = [

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
+    fn grpc_timeouts_are_parsed() {
         assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
         assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_that_cannot_be_read_is_refused() {
+    fn an_invalid_grpc_timeout_is_refused() {
         let read = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

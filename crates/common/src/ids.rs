@@ -244,7 +244,7 @@ mod tests {
     const UUID: Uuid = Uuid::from_u128(0x0199_f3a0_4c00_7abc_8def_0123_4567_89ab);
 
     #[test]
-    fn text_is_that_of_a_typeid() {
+    fn the_text_of_an_id_is_a_typeid() {
         // From the file valid.yml of the TypeID specification.
         let uuid: Uuid = "0110c853-1d09-52d8-d73e-1194e95b5f19".parse().unwrap();
         assert_eq!(OrderId::from_uuid(uuid).to_string(), "ord_0123456789abcdefghjkmnpqrs");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_canonical() {
+    fn texts_that_are_not_canonical_are_refused() {
         let good = OrderId::from_uuid(UUID).to_string();
         for (bad, why) in [
             (String::new(), "empty"),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_its_collection() {
+    fn a_resource_name_begins_with_its_collection() {
         let id = OrderId::new();
         assert_eq!(OrderId::parse_name(&id.name()), Ok(id));
         let error = OrderId::parse_name(&id.to_string()).unwrap_err();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn serde_is_text() {
+    fn ids_are_serialised_as_text() {
         let id = UserId::from_uuid(UUID);
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, format!("\"{id}\""));
@@ -305,7 +305,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_uuid_comes_back(bits: u128) {
+        fn every_uuid_survives_its_text_form(bits: u128) {
             let id = ProductId::from_uuid(Uuid::from_u128(bits));
             prop_assert_eq!(id.to_string().len(), 30);
             prop_assert_eq!(id.to_string().parse::<ProductId>().unwrap(), id);
@@ -313,7 +313,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics_and_what_is_read_is_canonical(text in ".{0,40}|ord_[0-9a-zA-Z]{26}") {
+        fn no_text_panics_and_every_parsed_id_is_canonical(text in ".{0,40}|ord_[0-9a-zA-Z]{26}") {
             if let Ok(id) = text.parse::<OrderId>() {
                 prop_assert_eq!(id.to_string(), text);
             }

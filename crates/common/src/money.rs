@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_by_the_currency_s_minor_unit() {
+    fn an_amount_is_parsed_in_the_minor_unit_of_its_currency() {
         assert_eq!(read("GBP", 12, 500_000_000), Ok(1250));
         assert_eq!(read("USD", -1, -750_000_000), Ok(-175));
         assert_eq!(read("USD", 0, -750_000_000), Ok(-75));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_amount() {
+    fn invalid_amounts_are_refused() {
         assert_eq!(read("GBP", 1, -1), Err(MoneyError::MixedSigns));
         assert_eq!(read("GBP", -1, 10_000_000), Err(MoneyError::MixedSigns));
         assert_eq!(read("GBP", 0, 1_000_000_000), Err(MoneyError::NanosRange));
@@ -289,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_range_of_minor_units_is_reached() {
+    fn every_i64_of_minor_units_can_be_parsed() {
         assert_eq!(read("GBP", 92_233_720_368_547_758, 70_000_000), Ok(i64::MAX));
         assert_eq!(read("GBP", 92_233_720_368_547_758, 80_000_000), Err(MoneyError::Overflow));
         assert_eq!(read("GBP", -92_233_720_368_547_758, -80_000_000), Ok(i64::MIN));
     }
 
     #[test]
-    fn sums_are_checked() {
+    fn arithmetic_is_checked() {
         let one = Money::new(1, Currency::GBP);
         assert_eq!(one.checked_add(one), Ok(Money::new(2, Currency::GBP)));
         assert_eq!(one.checked_sub(one), Ok(Money::zero(Currency::GBP)));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn is_shown_with_its_decimals() {
+    fn an_amount_is_displayed_with_the_decimals_of_its_currency() {
         assert_eq!(Money::new(1250, Currency::GBP).to_string(), "12.50 GBP");
         assert_eq!(Money::new(-5, Currency::GBP).to_string(), "-0.05 GBP");
         assert_eq!(Money::new(500, Currency::JPY).to_string(), "500 JPY");
@@ -319,7 +319,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_amount_comes_back(
+        fn every_amount_survives_a_message(
             minor: i64,
             code in prop::sample::select(vec!["GBP", "JPY", "KWD", "CLF", "USD", "EUR"]),
         ) {
@@ -331,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_is_read_exactly_or_refused(units: i64, nanos: i32) {
+        fn every_message_is_parsed_exactly_or_refused(units: i64, nanos: i32) {
             let given = proto("GBP", units, nanos);
             if let Ok(money) = Money::try_from(&given) {
                 prop_assert_eq!(Proto::from(money), given);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_more_than_an_address_and_less_than_all() {
+    fn a_network_may_hold_more_than_an_address_and_less_than_the_total() {
         assert_eq!(most(["192.0.2.1".to_owned()]), 100);
         assert_eq!(most(["192.0.2.1", "::ffff:192.0.2.1"].map(str::to_owned)), 100);
         assert_eq!(most((0..9).map(|host| format!("2001:db8::{host}"))), 100);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_is_named() {
+    fn the_full_network_is_named() {
         let quota = Quota::new(5, 2);
         let full = |text: &str| quota.full(address(text));
         let _held = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| quota.take(address(text), 1).unwrap());
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_neither_lose_nor_make_any() {
+    fn concurrent_threads_keep_the_count_exact() {
         let quota = Quota::new(50, 20);
         std::thread::scope(|scope| {
             for thread in 0..4 {
@@ -288,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn none_is_lost_or_made(total in 0..200_u64, per_address in 0..120_u64,
+        fn the_count_is_exact_after_any_sequence(total in 0..200_u64, per_address in 0..120_u64,
                                 steps in prop::collection::vec(any_step(), 0..80)) {
             let quota = Quota::new(total, per_address);
             let mut all: Vec<Held> = Vec::new();

@@ -1,4 +1,4 @@
-//! docs/errors.md is what the contract and the code say. `SOUK_UPDATE_DOCS=1 cargo test -p souk-common --test docs`
+//! docs/errors.md equals the contract and the code. `SOUK_UPDATE_DOCS=1 cargo test -p souk-common --test docs`
 //! regenerates it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
@@ -47,7 +47,7 @@ fn the_errors_page_is_what_the_contract_and_the_code_say() {
     assert_eq!(fs::read_to_string(&path).unwrap_or_default(), page, "run this test with SOUK_UPDATE_DOCS=1");
 }
 
-/// The code as the specifications write it.
+/// The name of a code in the specifications, such as `NOT_FOUND`.
 fn code_name(code: tonic::Code) -> String {
     let mut name = String::new();
     for (index, letter) in format!("{code:?}").chars().enumerate() {

@@ -1,4 +1,4 @@
-//! The server stack around a service: what gets in, what is refused, and what an answer gives away.
+//! The server stack around a service: which calls are admitted or refused, and what a response reveals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use std::{
@@ -53,7 +53,7 @@ impl KeySource for NoKeys {
     }
 }
 
-/// Fails in the way that the title asks for.
+/// A service that fails in the way that the title of the request names.
 struct Fake;
 
 #[tonic::async_trait]
@@ -159,7 +159,7 @@ async fn boot_with(config: Config) -> (String, CancellationToken) {
     (address.to_string(), shutdown)
 }
 
-/// A request as it is written here: its status, its headers with its trailers, and its body.
+/// Sends a request exactly as given. Returns its status, its headers with its trailers, and its body.
 async fn raw(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Raw {
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     tokio::spawn(connection);
@@ -168,7 +168,7 @@ async fn raw(address: &str, method: Method, path: &str, headers: &[(&str, &str)]
         request = request.header(*name, *value);
     }
     let (response, mut sending) = client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
-    // The server may have seen enough before it has all.
+    // The server may respond before it has read the whole body.
     let _ = sending.send_data(body.into(), true);
     let (parts, mut receiving) = response.await.unwrap().into_parts();
     let mut body = Vec::new();
@@ -234,7 +234,7 @@ async fn a_failure_is_one_frame_of_headers() {
 }
 
 #[tokio::test]
-async fn compressed_messages_are_taken_within_the_limit_and_what_is_no_call_is_refused() {
+async fn compressed_messages_are_accepted_within_the_limit_and_invalid_calls_are_refused() {
     let (address, _shutdown) = boot_at().await;
     let name = ProductId::new().name();
     let message = GetProductRequest { name: name.clone() }.encode_to_vec();
@@ -247,7 +247,7 @@ async fn compressed_messages_are_taken_within_the_limit_and_what_is_no_call_is_r
         assert!(String::from_utf8_lossy(&taken.body).contains(&name));
     }
     assert_eq!(post(HEALTH, &[GZIP], frame(1, &gzip(b""))).await.code(), Code::Ok);
-    // list_services: "*".
+    // `list_services: "*"`, encoded.
     let services = post(REFLECTION, &[GZIP], frame(1, &gzip(b"\x3a\x01*"))).await;
     assert!(String::from_utf8_lossy(&services.body).contains("souk.inventory.v1.ProductService"), "{services:?}");
 
@@ -360,7 +360,7 @@ async fn the_access_rule_is_checked_and_the_service_gets_the_caller() {
 }
 
 #[tokio::test]
-async fn a_message_that_breaks_the_contract_never_reaches_the_service() {
+async fn an_invalid_message_never_reaches_the_service() {
     let (channel, _shutdown) = boot().await;
     let mut client = ProductServiceClient::new(channel);
     let status = client.get_product(GetProductRequest { name: "products/7".into() }).await.unwrap_err();
@@ -373,7 +373,7 @@ async fn a_message_that_breaks_the_contract_never_reaches_the_service() {
 }
 
 #[tokio::test]
-async fn panics_faults_and_late_answers_give_nothing_away() {
+async fn panics_errors_and_timeouts_reveal_no_internals() {
     let (channel, _shutdown) = boot().await;
     let mut client = ProductServiceClient::new(channel);
     for (filter, reason) in
@@ -413,11 +413,11 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_a_handful_of_lines() {
+async fn a_flood_of_refusals_logs_only_a_few_lines() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    // For this thread, on which the server runs, too.
+    // The subscriber applies to this thread. The server runs on it, too.
     let _logged = tracing::subscriber::set_default(subscriber);
     let (channel, _shutdown) = boot().await;
     let mut client = ProductServiceClient::new(channel);
@@ -433,7 +433,7 @@ async fn a_flood_of_refusals_is_a_handful_of_lines() {
 }
 
 #[tokio::test]
-async fn who_may_not_call_is_refused_whether_there_is_room_or_not() {
+async fn access_is_checked_before_load_is() {
     let (channel, _shutdown) = boot_channel(Config { deadline: LONG, ..config() }).await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..2 {
@@ -450,7 +450,7 @@ async fn who_may_not_call_is_refused_whether_there_is_room_or_not() {
     assert_eq!(problem(&status).reason(), Reason::TokenMissing);
 }
 
-/// A client of raw HTTP/2 at one of the addresses of this machine.
+/// A client of raw HTTP/2 that connects from one address of this machine.
 struct Client(h2::client::SendRequest<bytes::Bytes>);
 
 impl Client {
@@ -460,13 +460,13 @@ impl Client {
         let stream = socket.connect(server.parse().unwrap()).await?;
         let (mut client, connection) = h2::client::handshake(stream).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
-        // The server's settings are here once a ping has come back, and a call is the simplest ping.
+        // The server's settings have arrived once a ping or a call was answered. A call is simpler.
         let (response, _) = client.send_request(call(server, HEALTH), true).map_err(std::io::Error::other)?;
         response.await.map_err(std::io::Error::other)?;
         Ok(Self(client))
     }
 
-    /// A call that says that its message has 100 bytes, and sends ten of them.
+    /// A call that announces a message of 100 bytes and sends ten of them.
     async fn half(&self, server: &str, path: &str) -> (h2::client::ResponseFuture, h2::SendStream<bytes::Bytes>) {
         let mut client = self.0.clone().ready().await.unwrap();
         let (response, mut sending) = client.send_request(call(server, path), false).unwrap();
@@ -474,12 +474,12 @@ impl Client {
         (response, sending)
     }
 
-    /// Whether a whole call is served.
+    /// Returns whether a complete call is served.
     async fn is_served(&self, server: &str) -> bool {
         let mut client = self.0.clone().ready().await.unwrap();
         let (response, mut sending) = client.send_request(call(server, LIST), false).unwrap();
         sending.send_data(frame(0, b"").into(), true).unwrap();
-        // What is refused has its status among the headers.
+        // A refused call has its gRPC status among the headers.
         !response.await.unwrap().headers().contains_key("grpc-status")
     }
 }
@@ -494,8 +494,8 @@ const HERE: [u8; 4] = [127, 0, 0, 1];
 const THERE: [u8; 4] = [127, 0, 0, 2];
 
 #[tokio::test]
-async fn half_sent_requests_keep_nobody_from_being_served() {
-    // There is room for two calls at a time.
+async fn incomplete_requests_do_not_block_other_requests() {
+    // The server accepts two concurrent calls.
     let config = Config { deadline: LONG, receive_timeout: Duration::from_secs(2), ..config() };
     let (server, _shutdown) = boot_with(config).await;
     let hostile = Client::at(HERE, &server).await.unwrap();
@@ -514,8 +514,8 @@ async fn half_sent_requests_keep_nobody_from_being_served() {
 }
 
 #[tokio::test]
-async fn one_address_cannot_fill_the_room_for_requests_on_their_way() {
-    // Each counts for 4 KiB and its bytes: of its half, an address has room for seven.
+async fn one_address_cannot_use_up_the_bytes_for_incomplete_requests() {
+    // Each incomplete request counts as 4 KiB and its bytes: the half that an address may use is enough for seven.
     let config = Config { deadline: LONG, max_receiving_bytes: 64 << 10, ..config() };
     let (server, _shutdown) = boot_with(config).await;
     let hostile = Client::at(HERE, &server).await.unwrap();
@@ -541,7 +541,7 @@ async fn one_address_cannot_fill_the_room_for_requests_on_their_way() {
 }
 
 #[tokio::test]
-async fn connections_and_what_each_may_hold_are_limited() {
+async fn connections_and_streams_per_connection_are_limited() {
     let config =
         Config { max_connections: 5, max_connections_per_address: 3, max_streams_per_connection: 7, ..config() };
     let (server, _shutdown) = boot_with(config).await;
@@ -579,7 +579,7 @@ async fn a_connection_without_a_call_is_closed() {
 }
 
 #[tokio::test]
-async fn health_follows_the_service_to_its_end() {
+async fn the_health_status_follows_the_service_until_it_stops() {
     let (channel, shutdown) = boot().await;
     let mut health = HealthClient::new(channel.clone());
     let mut changes = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -589,7 +589,7 @@ async fn health_follows_the_service_to_its_end() {
 }
 
 #[tokio::test]
-async fn streams_that_need_no_token_have_a_budget_of_their_own() {
+async fn streams_that_need_no_token_have_their_own_limit() {
     let (channel, _shutdown) = boot().await;
     let mut health = HealthClient::new(channel.clone());
     let mut reflection = ServerReflectionClient::new(channel.clone());
@@ -603,7 +603,7 @@ async fn streams_that_need_no_token_have_a_budget_of_their_own() {
     for refused in refused {
         assert_eq!(problem(&refused.unwrap_err()).reason(), Reason::Overloaded);
     }
-    // Probes are answered all the same, and so are calls.
+    // Health checks and calls are still answered.
     health.check(HealthCheckRequest::default()).await.unwrap();
     ProductServiceClient::new(channel).list_products(list("")).await.unwrap();
     drop((watched, asked));
@@ -612,7 +612,7 @@ async fn streams_that_need_no_token_have_a_budget_of_their_own() {
 }
 
 #[tokio::test]
-async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_watcher() {
+async fn a_stopping_server_reports_not_ready_still_serves_and_does_not_wait_for_health_watchers() {
     let (stop, shutdown) = (Stop::default(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -640,7 +640,7 @@ async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_w
 }
 
 #[tokio::test]
-async fn a_service_lets_no_one_in_without_a_certificate() {
+async fn callers_without_a_client_certificate_are_refused() {
     let authority = souk_testkit::tls::Authority::new();
     let (own, callers) = (authority.sign("service"), authority.sign("caller"));
     let tls = ServerSettings {
@@ -689,7 +689,7 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_with_the_certificate_of_its_service_alone() {
+async fn a_service_token_is_valid_only_with_the_certificate_of_its_service() {
     let authority = souk_testkit::tls::Authority::new();
     let own = authority.sign("inventory");
     let tls = ServerSettings {
@@ -718,7 +718,7 @@ async fn a_token_is_good_with_the_certificate_of_its_service_alone() {
     };
     let order = authority.sign_for("order", &["order", "localhost"]);
     assert_eq!(get(&order, "order").await.unwrap().into_inner().title, "services/order");
-    // Every service has the secret, and can make a token in any name.
+    // Every service knows the secret, so it can create a token with any name.
     for name in ["gateway", "localhost2", "ORDER2"] {
         let status = get(&order, name).await.unwrap_err();
         assert_eq!((problem(&status).reason(), status.code()), (Reason::TokenInvalid, Code::Unauthenticated), "{name}");
@@ -727,7 +727,7 @@ async fn a_token_is_good_with_the_certificate_of_its_service_alone() {
 }
 
 #[test]
-fn settings_of_tls_that_do_not_go_together_are_named() {
+fn inconsistent_tls_settings_are_refused() {
     let path = |text: &str| std::path::PathBuf::from(text);
     let server = |certificate, key, client_ca| {
         let settings = ServerSettings {
@@ -756,7 +756,7 @@ fn settings_of_tls_that_do_not_go_together_are_named() {
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A server of this process, and a client that knows of it.
+/// A server in this process, and a client that uses it.
 async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, JoinHandle<()>, CancellationToken) {
     let (local, contract, shutdown) = (Local::default(), Contract::souk().unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -772,7 +772,7 @@ async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, Jo
     let serving = server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone());
     let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
     let client = client::Client::new(&config, contract, Some(tokens)).unwrap();
-    // It has tried before the server is there.
+    // The client tries to connect before the server has started.
     wait::until(LONG, "an attempt to connect", async || !client.check(Duration::from_millis(10)).await.is_empty())
         .await;
     let serving = tokio::spawn(async move { serving.await.unwrap() });
@@ -780,7 +780,7 @@ async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, Jo
 }
 
 #[tokio::test]
-async fn an_old_connection_is_given_up_and_no_call_fails() {
+async fn an_old_connection_is_replaced_and_no_call_fails() {
     let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -805,7 +805,7 @@ async fn an_old_connection_is_given_up_and_no_call_fails() {
     let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
     let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
-    // A readiness check does not notice either, in whatever moment it comes.
+    // Readiness checks must not fail at any moment either.
     let not_up = tokio::spawn(async move {
         loop {
             let states = backend.check(LONG).await;
@@ -826,13 +826,13 @@ async fn an_old_connection_is_given_up_and_no_call_fails() {
     .await;
     assert!(!not_up.is_finished(), "{:?}", not_up.await);
     not_up.abort();
-    // The stream is on the first of them, which has said goodbye long ago.
+    // The stream is on the first connection, which received its GOAWAY long ago.
     shutdown.cancel();
     assert_eq!(watched.message().await.unwrap().unwrap().status, 2);
 }
 
 #[tokio::test]
-async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
+async fn a_call_on_an_old_connection_is_cut_off_when_the_grace_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let short = Duration::from_millis(200);
@@ -842,7 +842,7 @@ async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
     let _guard = shutdown.clone().drop_guard();
     tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown));
     let goodbye = http2::goodbye(&address).await;
-    // The error code, behind the last stream: NO_ERROR.
+    // The error code after the last stream id: NO_ERROR.
     assert_eq!(goodbye.payload[4..8], [0; 4]);
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -852,7 +852,7 @@ async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
 }
 
 #[tokio::test]
-async fn a_thousand_short_calls_at_a_time_are_no_attack() {
+async fn a_thousand_concurrent_short_calls_do_not_count_as_an_attack() {
     let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -874,7 +874,7 @@ async fn a_thousand_short_calls_at_a_time_are_no_attack() {
         let (mut client, get) = (client.clone(), get.clone());
         async move { client.get_product(get).await }
     };
-    // Were the connection lost, there are more than may be asked again.
+    // If the connection were lost, more calls would fail than the retry budget allows.
     for answer in futures::future::join_all((0..1000).map(ask)).await {
         answer.unwrap();
     }
@@ -882,7 +882,7 @@ async fn a_thousand_short_calls_at_a_time_are_no_attack() {
 }
 
 #[tokio::test]
-async fn a_server_of_the_same_process_is_called_without_the_network_and_answers_all_the_same() {
+async fn a_server_in_the_same_process_is_called_without_the_network_and_responds_alike() {
     let (mut client, _serving, _shutdown) = inside(Duration::from_millis(500)).await;
     let get = GetProductRequest { name: ProductId::new().name() };
     let answer = client.get_product(get.clone()).await.unwrap().into_inner();
@@ -903,9 +903,9 @@ async fn a_server_of_the_same_process_is_called_without_the_network_and_answers_
 }
 
 #[tokio::test]
-async fn who_leaves_a_server_of_the_same_process_takes_the_call_along() {
+async fn a_caller_in_the_same_process_that_leaves_cancels_its_call() {
     let (mut client, _serving, _shutdown) = inside(LONG).await;
-    // There is room for two.
+    // The server accepts two concurrent calls.
     for _ in 0..6 {
         let left = tokio::time::timeout(Duration::from_millis(20), client.list_products(list("slow"))).await;
         assert!(left.is_err(), "{left:?}");
@@ -914,7 +914,7 @@ async fn who_leaves_a_server_of_the_same_process_takes_the_call_along() {
 }
 
 #[tokio::test]
-async fn a_server_of_the_same_process_lets_calls_end_before_it_does() {
+async fn a_server_in_the_same_process_finishes_running_calls_before_it_stops() {
     let (mut client, serving, shutdown) = inside(LONG).await;
     let mut other = client.clone();
     let mut slow = Box::pin(other.list_products(list("slow")));

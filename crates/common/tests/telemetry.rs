@@ -1,4 +1,4 @@
-//! Telemetry as a collector and Prometheus get it, over real connections.
+//! Tests telemetry with a real collector protocol and Prometheus format, over real connections.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
@@ -28,10 +28,10 @@ use tracing_subscriber::layer::SubscriberExt;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// What a collector was sent. A watch tells those who wait that there is more.
+/// What the collector received. A watch channel reports new data.
 #[derive(Default)]
 struct Received {
-    /// The service.name of the resource that the span came under, and the span.
+    /// Each span with the `service.name` of its resource.
     spans: Mutex<Vec<(String, Span)>>,
     metrics: Mutex<Vec<String>>,
 }
@@ -72,7 +72,7 @@ impl MetricsService for Collector {
     }
 }
 
-/// Telemetry is set up once in a process, so the tests share one set-up, one collector and their runtime.
+/// Telemetry is initialised once per process, so the tests share one setup, one collector and a runtime.
 struct World {
     runtime: tokio::runtime::Runtime,
     received: Arc<Received>,
@@ -87,7 +87,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let guard = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        // With TLS on both sides; without it is what the whole program's test of traces does.
+        // TLS on both sides. The test of traces in the `souk` crate covers connections without TLS.
         let authority = souk_testkit::tls::Authority::new();
         let (theirs, ours) = (authority.sign("collector"), authority.sign("souk"));
         let read = |path: &std::path::Path| std::fs::read(path).unwrap();
@@ -102,7 +102,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         tokio::spawn(server);
         let config = Config {
-            // What is logged must not decide what is traced.
+            // The log filter must not affect traces.
             log_filter: "off".to_owned(),
             otlp_endpoint: format!("https://{address}"),
             otlp_tls: ClientSettings { ca: authority.certificate(), certificate: ours.certificate, key: ours.key },
@@ -222,7 +222,8 @@ fn a_caller_that_does_not_sample_is_not_sampled() {
     world.runtime.block_on(async {
         let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         span::server("user", "souk.user.v1.UserService", "Unsampled", &headers(unsampled)).run(async {}).await;
-        // Spans are sent in the order of their ends: when the later one is there, the earlier would be.
+        // Spans are sent in the order in which they end: once the later one has arrived, the earlier one would have,
+        // too.
         span::job("user", "after-unsampled").run(async {}).await;
         let (service, job) = world.span("after-unsampled").await;
         assert_eq!(service, "user");
@@ -233,7 +234,7 @@ fn a_caller_that_does_not_sample_is_not_sampled() {
 }
 
 #[test]
-fn prometheus_reads_what_was_measured() {
+fn prometheus_reads_the_metrics() {
     let world = &*WORLD;
     world.runtime.block_on(async {
         let address = world.guard.metrics_address().unwrap();
@@ -287,7 +288,7 @@ fn prometheus_reads_what_was_measured() {
 }
 
 #[test]
-fn probes_are_answered_beside_the_metrics() {
+fn probes_are_answered_on_the_metrics_port() {
     let world = &*WORLD;
     world.runtime.block_on(async {
         let address = world.guard.metrics_address().unwrap();
@@ -308,7 +309,7 @@ fn probes_are_answered_beside_the_metrics() {
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200 "));
         drop(silent);
 
-        // Those who hold connections get no more than there are places, and for a moment.
+        // Connections are limited in number and in time.
         let mut held = Vec::new();
         for _ in 0..200 {
             held.push(tokio::net::TcpStream::connect(address).await.unwrap());
@@ -326,7 +327,7 @@ fn probes_are_answered_beside_the_metrics() {
 }
 
 #[test]
-fn a_second_set_up_in_the_process_has_its_own_listener() {
+fn a_second_setup_in_the_process_has_its_own_listener() {
     let world = &*WORLD;
     world.runtime.block_on(async {
         let config = Config { log_filter: "off".to_owned(), ..Config::default() };
@@ -345,7 +346,7 @@ fn a_second_set_up_in_the_process_has_its_own_listener() {
         );
 
         second.shutdown().await;
-        // Another test may have the port for a while, but not souk's metrics.
+        // Another test may use the port for a while, but not as souk's metrics port.
         let free = souk_testkit::wait::value(Duration::from_secs(30), "the port to be free", async || {
             telemetry::init(&taken, "order").ok()
         });
@@ -354,7 +355,7 @@ fn a_second_set_up_in_the_process_has_its_own_listener() {
 }
 
 #[test]
-fn what_was_not_yet_sent_is_sent_at_shutdown() {
+fn pending_telemetry_is_sent_at_shutdown() {
     let world = &*WORLD;
     world.runtime.block_on(async {
         let config = Config { metrics_listen: String::new(), log_filter: "off".to_owned(), ..Config::default() };
@@ -367,7 +368,7 @@ fn what_was_not_yet_sent_is_sent_at_shutdown() {
 }
 
 #[test]
-fn wrong_settings_say_what_would_be_right() {
+fn errors_of_wrong_settings_name_valid_values() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     let no_such_file = || ClientSettings { ca: "/no/such.pem".into(), ..ClientSettings::default() };
@@ -405,7 +406,7 @@ fn wrong_settings_say_what_would_be_right() {
     }
 }
 
-/// Runs `work` on this thread with log lines kept and no OpenTelemetry layer, as without a collector.
+/// Runs `work` on this thread without an OpenTelemetry layer, as without a collector. Returns the log lines.
 fn without_collector(work: impl Future<Output = ()>) -> Vec<HashMap<String, serde_json::Value>> {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -429,7 +430,7 @@ fn without_collector(work: impl Future<Output = ()>) -> Vec<HashMap<String, serd
 }
 
 #[test]
-fn without_a_collector_the_callers_trace_goes_on_unchanged_and_is_logged() {
+fn without_a_collector_the_callers_trace_is_passed_on_unchanged_and_logged() {
     let lines = without_collector(async {
         let request = span::server("order", "souk.order.v1.OrderService", "PlaceOrder", &headers(TRACEPARENT));
         let sent = request
@@ -444,7 +445,7 @@ fn without_a_collector_the_callers_trace_goes_on_unchanged_and_is_logged() {
             .await;
         assert_eq!(sent, headers(TRACEPARENT));
 
-        // What runs after and beside it is not of that trace.
+        // Work after or beside it does not belong to that trace.
         let mut other = HeaderMap::new();
         propagation::inject(&tracing::Span::current(), &mut other);
         assert!(other.is_empty(), "{other:?}");
@@ -456,7 +457,7 @@ fn without_a_collector_the_callers_trace_goes_on_unchanged_and_is_logged() {
 }
 
 #[test]
-fn a_broken_or_missing_traceparent_is_none() {
+fn a_broken_traceparent_counts_as_missing() {
     without_collector(async {
         for headers in [
             HeaderMap::new(),

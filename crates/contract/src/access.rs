@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_that_admits_no_one_is_none() {
+    fn a_rule_that_admits_no_one_counts_as_missing() {
         assert_eq!(AccessRule::from_contract(Access::default()), None);
         assert_eq!(AccessRule::from_contract(Access { roles: vec![0, 99], ..Access::default() }), None);
         assert!(AccessRule::from_contract(Access { roles: vec![1], ..Access::default() }).is_some());

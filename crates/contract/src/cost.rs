@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_costs_more_for_what_it_asks() {
+    fn a_call_costs_more_if_it_asks_for_more() {
         let method = |path: &str| Contract::souk().unwrap().method(path).unwrap().clone();
         let list = method("/souk.inventory.v1.ProductService/ListProducts");
         let mut message = DynamicMessage::new(list.descriptor.input());

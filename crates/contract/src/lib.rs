@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_an_edition_is_refused_by_name() {
+    fn a_file_with_an_unsupported_edition_is_refused_by_name() {
         let mut set = FileDescriptorSet::decode(souk_proto::DESCRIPTORS).unwrap();
         // As protoc writes a file that begins with `edition = "2023";`, among other files that refer to each other.
         let file = set.file.iter_mut().find(|file| file.name() == "souk/inventory/v1/stock.proto").unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_of_souk_says_who_may_call_it() {
+    fn every_method_of_souk_has_an_access_rule() {
         let contract = Contract::souk().unwrap();
         let services: Vec<_> = contract.pool().services().map(|service| service.full_name().to_owned()).collect();
         assert!(services.len() >= 7, "{services:?}");

@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn a_method_without_a_limit_has_the_default_where_it_is_of_souk() {
+    fn a_method_of_souk_without_a_size_limit_has_the_default_limit() {
         let limit = |options: &str| method(options).unwrap().request_limit(4 << 20);
         assert_eq!(limit("option (souk.options.v1.access) = {public: true};"), 64 << 10);
         assert_eq!(limit(""), 4 << 20);
     }
 
     #[test]
-    fn an_option_that_means_nothing_is_named() {
+    fn an_invalid_option_is_named() {
         let cases = [
             ("option (souk.options.v1.max_request_bytes) = 0;", "must be more than 0"),
             ("option (souk.options.v1.cache) = {max_age_seconds: 5};", "only answers of methods with NO_SIDE_EFFECTS"),

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beginning_and_end_are_kept() {
+    fn the_beginning_and_the_end_of_a_text_are_kept() {
         assert_eq!(shorten("short", 5), "short");
         let long = format!("{} is not a field of Request", "x".repeat(4_000_000));
         let short = shorten(&long, 100);
@@ -35,7 +35,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_longer_than_it_may_be(text in ".{0,60}", most in 3_usize..80) {
+        fn no_shortened_text_exceeds_the_limit(text in ".{0,60}", most in 3_usize..80) {
             let short = shorten(&text, most);
             prop_assert!(short.len() <= most);
             prop_assert_eq!(short == text, text.len() <= most);

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_account_of_no_customer_is_told_apart() {
+    fn the_account_for_lines_without_a_customer_is_recognised() {
         assert_eq!(customer_of(external_number("")), "");
         assert_eq!(customer_of(external_number("17850")), "17850");
     }

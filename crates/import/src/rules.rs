@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dirty_case_has_its_rule() {
+    fn each_line_is_accepted_or_rejected_by_its_rule() {
         let cases = [
             (line("536365", "85123A", 6, 255, "17850"), Ok(Kind::Sale)),
             (line("536365", "85123a", 6, 255, ""), Ok(Kind::Sale)),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn letter_case_does_not_tell_products_apart() {
+    fn stock_codes_ignore_letter_case() {
         assert_eq!(sku("85123a"), sku("85123A"));
         assert!(tracked("85123A") && !tracked(&sku("post")));
     }

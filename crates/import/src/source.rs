@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_read_exactly() {
+    fn amounts_are_parsed_exactly() {
         for (text, amount) in [("2.55", 255), ("2.5", 250), ("3", 300), ("-3.1", -310), ("0", 0), ("1.500", 150)] {
             assert_eq!(pence(text), Some(amount), "{text}");
         }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_and_the_next_line_is_read() {
+    fn a_bad_value_is_reported_and_the_next_line_is_read() {
         let (_file, mut source) =
             source(b"1,A,x,one,01/12/2010 08:26,2.55,,X\r\n1,A,x,1,2010-12-01,2.55,,X\r\n1,A\r\n2,B,x,1,01/12/2010 08:26,2.555,,X\r\n");
         let whys: Vec<_> = std::iter::from_fn(|| source.next().unwrap()).map(|(_, line)| line.unwrap_err()).collect();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_found_again() {
+    fn the_source_continues_at_any_position() {
         let (_file, mut source) = source(b"1,A,x,1,01/12/2010 08:26,1,,X\r\n2,B,\"y\n z\",1,01/12/2010 08:26,1,,X\r\n3,C,x,1,01/12/2010 08:26,1,,X\r\n");
         let lines: Vec<_> = std::iter::from_fn(|| source.next().unwrap()).collect();
         for (run, line) in lines.iter().rev() {

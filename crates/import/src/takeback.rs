@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_order_at_the_price_is_taken_from_first() {
+    fn goods_are_returned_from_the_latest_order_at_their_price() {
         let mut back = Takeback::default();
         back.ordered("o1", 5, [(key("7"), 1, 200, 5)]);
         back.ordered("o2", 3, [(key("7"), 1, 200, 3)]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_cancelled_only_when_all_of_it_comes_back_at_once() {
+    fn an_order_is_cancelled_only_if_all_of_it_is_returned_at_once() {
         let mut back = Takeback::default();
         back.ordered("o1", 5, [(key("7"), 1, 200, 3), (key("7"), 2, 200, 2)]);
         back.ordered("o2", 5, [(key("8"), 1, 200, 5)]);

@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shop_in_order_breaks_nothing() {
+    fn a_consistent_shop_passes_every_check() {
         let (purchases, found) = shop();
         assert_eq!(broken(&purchases, &found), []);
     }
 
     #[test]
-    fn each_fault_is_found_and_named() {
+    fn each_planted_error_is_found_and_named() {
         type Plant = fn(&mut Vec<Purchase>, &mut Found);
         let refused = || Trouble::Refused { reason: "STATE_CONFLICT".into(), detail: String::new() };
         let plants: [(&[usize], &str, Plant); 14] = [

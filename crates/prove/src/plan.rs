@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_can_happen_does() {
+    fn every_kind_of_action_is_planned() {
         let plans: Vec<Plan> = (0..500).map(|number| Plan::of(1, number, 5)).collect();
         for (token, _) in TOKENS {
             assert!(plans.iter().any(|plan| plan.token == token), "{token}");

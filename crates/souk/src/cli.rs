@@ -315,12 +315,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_definition_of_the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn up_is_the_default_and_takes_its_options() {
+    fn up_is_the_default_command_and_accepts_its_options() {
         let cli = Cli::try_parse_from(["souk", "--listen", "127.0.0.1:1", "--data-dir", "x"]).unwrap();
         assert!(cli.command.is_none());
         assert_eq!(cli.up.listen.unwrap().port(), 1);

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secret_is_made_once_and_for_its_owner_alone() {
+    fn the_secret_is_created_once_and_readable_by_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(&folder.path().join("a/b")).unwrap();
         let first = data.internal_secret().unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_lock_is_refused_and_says_by_whom() {
+    fn a_second_lock_is_refused_and_the_error_names_the_holder() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let lock = data.lock().unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn services_share_what_one_that_wants_all_does_not_get() {
+    fn services_share_the_folder_and_up_needs_it_for_itself() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(folder.path()).unwrap();
         let (one, other) = (data.share().unwrap(), data.share().unwrap());

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shop_names_only_what_it_has() {
+    fn the_demo_orders_only_products_that_it_creates() {
         let shop = Shop::load().unwrap();
         assert!(shop.products.len() >= 40);
         let skus: BTreeSet<_> = shop.products.iter().map(|product| &product.sku).collect();

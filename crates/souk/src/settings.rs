@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_of_all_services_go_together() {
+    fn the_default_settings_of_all_services_are_consistent() {
         let settings = load(None, &Given::default()).unwrap();
         souk_gateway::Config::from_settings(&settings).unwrap();
         souk_user::Config::from_settings(&settings).unwrap();

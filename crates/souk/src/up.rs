@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_password_is_told_to_a_terminal_alone_and_otherwise_where_it_is() {
+    fn the_password_is_printed_only_to_a_terminal_and_its_file_is_always_named() {
         let screen = Screen {
             gateway: "http://127.0.0.1:8080".into(),
             local_pages: true,

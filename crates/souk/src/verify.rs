@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_and_reservations_must_agree() {
+    fn orders_and_reservations_must_match() {
         for (state, tracked, reservation, right) in [
             (State::Confirmed, true, reserved("COMMITTED", 3, 0), true),
             (State::Confirmed, true, reserved("OPEN", 3, 0), false),

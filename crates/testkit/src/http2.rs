@@ -147,7 +147,7 @@ fn length(length: usize) -> Vec<u8> {
 mod tests {
     /// The examples of RFC 7541, C.1, with a prefix of seven bits.
     #[test]
-    fn lengths() {
+    fn lengths_are_encoded_as_in_rfc_7541() {
         for (length, bytes) in [(10, vec![10]), (126, vec![126]), (127, vec![127, 0]), (1337, vec![127, 0xba, 0x09])] {
             assert_eq!(super::length(length), bytes, "{length}");
         }

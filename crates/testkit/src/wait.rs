@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn returns_as_soon_as_the_condition_holds() {
+    async fn waiting_ends_as_soon_as_the_condition_holds() {
         let mut looks = 0;
         until(Duration::from_secs(5), "the third look", async || {
             looks += 1;
@@ -64,13 +64,13 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "for the moon, in vain")]
-    async fn says_what_it_waited_for() {
+    async fn the_failure_names_what_was_waited_for() {
         until(Duration::from_millis(20), "the moon", async || false).await;
     }
 
     #[tokio::test]
     #[should_panic(expected = "for an answer, in vain")]
-    async fn a_look_that_hangs_does_not_outlive_the_deadline() {
+    async fn a_check_that_hangs_ends_at_the_deadline() {
         until(Duration::from_millis(20), "an answer", async || std::future::pending().await).await;
     }
 }

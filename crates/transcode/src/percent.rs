@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decodes_by_mode() {
+    fn each_mode_decodes_its_characters() {
         assert_eq!(decode("a%20b+c", Mode::Segment).unwrap(), "a b+c");
         assert_eq!(decode("a%20b+c", Mode::Query).unwrap(), "a b c");
         assert_eq!(decode("a%2fb%2Fc%41", Mode::SegmentOfMany).unwrap(), "a%2fb%2FcA");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_valid() {
+    fn invalid_escapes_are_refused() {
         for bad in ["%", "%4", "%zz", "a%"] {
             assert_eq!(decode(bad, Mode::Query), Err(DecodeError::Escape), "{bad}");
         }
@@ -89,7 +89,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn never_panics_and_undoes_encoding(text in ".*", raw in "[%+0-9a-fA-F/]*") {
+        fn no_text_panics_and_decoding_reverses_encoding(text in ".*", raw in "[%+0-9a-fA-F/]*") {
             let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
             prop_assert_eq!(decode(&encoded, Mode::Segment).unwrap(), text.as_str());
             for mode in [Mode::Segment, Mode::SegmentOfMany, Mode::Query] {

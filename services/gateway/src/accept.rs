@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_media_type_is_welcome_or_not() {
+    fn one_media_type_is_accepted_or_refused() {
         let table: [(&[&str], bool); 18] = [
             (&[], true),
             (&["*/*"], true),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_the_more_welcome_is_chosen() {
+    fn of_two_media_types_the_preferred_one_is_chosen() {
         let table: [(&[&str], &str); 8] = [
             (&[], NDJSON),
             (&["*/*"], NDJSON),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn who_accepts_gzip() {
+    fn gzip_is_used_only_if_it_is_accepted() {
         let cases = [
             ("gzip", true),
             ("GZip, br", true),

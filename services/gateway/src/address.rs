@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_the_rightmost_that_is_not_trusted() {
+    fn the_client_is_the_rightmost_address_that_is_not_trusted() {
         use ForwardedBy::{Forwarded as F, XForwardedFor as X};
         let trusted = networks(json!(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])).unwrap();
         let table: [(&str, ForwardedBy, &[&str], &str); 17] = [
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn the_error_names_an_invalid_network() {
         let error = networks(json!(["::1", "10.0.0.0/33"])).unwrap_err().to_string();
         assert!(error.contains("`10.0.0.0/33` is not a network") && error.contains("10.0.0.0/8"), "{error}");
     }

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_gets_the_place_that_falls_free_or_is_refused_in_time() {
+    async fn a_waiting_request_gets_a_free_place_or_is_refused_in_time() {
         let admission = Admission::new(1, 0, Duration::from_millis(100));
         let first = admission.enter(caller(1), RateClass::Read).await.unwrap();
         let started = tokio::time::Instant::now();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_patience_the_refusal_comes_at_once() {
+    async fn without_a_queue_timeout_requests_are_refused_at_once() {
         let admission = Admission::new(4, 0, Duration::ZERO);
         let held =
             [admission.enter(caller(1), RateClass::Read).await, admission.enter(caller(1), RateClass::Read).await];

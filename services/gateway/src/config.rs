@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_of_tls_alone_is_refused() {
+    fn a_certificate_without_a_key_is_refused() {
         let table = [
             ("KEY", "gateway.tls.certificate", "must be set where `key` is"),
             ("CERTIFICATE", "gateway.tls.key", "must be set where `certificate` is"),

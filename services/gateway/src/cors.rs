@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_written_as_browsers_write_them() {
+    fn origins_are_compared_in_the_form_that_browsers_send() {
         for right in ["https://shop.example", "http://localhost:5173", "https://[::1]:8443", "capacitor://localhost"] {
             assert!(is_origin(right), "{right}");
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_meant_are_refused() {
+    fn invalid_settings_are_refused() {
         let check = |origins: &[&str], allow_credentials| {
             let allowed_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
             Settings { allowed_origins, allow_credentials, max_age: Duration::ZERO }.check().map_err(|fault| fault.0)

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_tags_are_read() {
+    fn lists_of_tags_are_parsed() {
         let strong = |opaque| Tag { weak: false, opaque };
         let weak = |opaque| Tag { weak: true, opaque };
         let cases: [(&[&'static str], Result<Named<'_>, Malformed>); 13] = [
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_answer_has_a_tag_of_its_own() {
+    fn a_compressed_response_has_its_own_tag() {
         let packed = packed(&header("a").unwrap()).unwrap();
         assert_eq!(packed, r#""a--gzip""#);
         let meant = |opaque: &'static str| Tag { weak: true, opaque }.meant().collect::<Vec<_>>();

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_comes_in_pieces_or_whole_and_not_packed() {
+    fn transfer_encoding_may_only_be_chunked() {
         let coded = |values: &[&str]| {
             let headers = values.iter().map(|value| ("transfer-encoding", *value)).chain([("host", "a")]);
             check(&mut request(Version::HTTP_11, "/", &headers.collect::<Vec<_>>()))
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_one_thing_says_it_once() {
+    fn a_single_valued_header_must_not_have_two_values() {
         for name in SINGLE {
             let with = |second: &str| {
                 let headers = [("host", "a"), (name.as_str(), "1"), (name.as_str(), second)];

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_routes_of_souk() {
+    fn the_contract_of_souk_gives_its_routes() {
         let routes = Routes::of(Contract::souk().unwrap()).unwrap();
         let get = |uri| path(routes.find(&HttpMethod::GET, uri));
         assert_eq!(get("/v1/users/me").0, "/souk.user.v1.UserService/GetMe");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_souk_accepts_can_be_sent() {
+    fn every_valid_request_of_souk_fits_into_a_url_or_a_body() {
         let routes = Routes::of(Contract::souk().unwrap()).unwrap();
         routes.fit(32 * 1024).unwrap();
         // An operator may set a smaller limit. The error then says how large it must be.

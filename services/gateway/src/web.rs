@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_grpc_web() {
+    fn grpc_web_requests_are_recognised() {
         let table = [
             ("application/grpc-web", Some(Encoding::Binary)),
             ("application/grpc-web+proto", Some(Encoding::Binary)),
@@ -244,7 +244,7 @@ mod tests {
         /// A client reads exactly what the gateway wrote, however the network splits the bytes. The same holds in the
         /// other direction.
         #[test]
-        fn an_answer_survives_any_chunks(
+        fn a_response_is_the_same_however_the_network_splits_it(
             data in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
             message in "[ -~]{0,30}",
             sizes in prop::collection::vec(0usize..9, 1..6),
@@ -262,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn no_request_is_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), sizes in prop::collection::vec(0usize..9, 1..6)) {
+        fn no_request_panics(bytes in prop::collection::vec(any::<u8>(), 0..60), sizes in prop::collection::vec(0usize..9, 1..6)) {
             let decoded = Encoding::Text.unwrap(request(TEXT, body(cut(&bytes, &sizes), None)));
             if let Err(status) = collect(decoded.into_body()) {
                 prop_assert_eq!(status.code(), Code::InvalidArgument);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_ends_in_a_status() {
+    fn every_response_ends_with_a_status() {
         let early = Encoding::Binary.wrap(Status::new(Code::NotFound, "no such thing").into_http());
         assert!(early.headers().get("grpc-status").is_none());
         let text = collect(early.into_body()).unwrap();

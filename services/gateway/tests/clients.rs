@@ -1,8 +1,8 @@
-//! Real clients before the gateway: those from npm on Node and in Chromium, and the official gRPC libraries, which call
-//! souk's own services, too: `tests/clients`. Not among the tests that run without being asked: `.ci/clients` brings
-//! what they need, and runs this.
+//! Real clients and the gateway: those from npm on Node and in Chromium, and the official gRPC libraries, which also
+//! call souk's own services. The clients are in `tests/clients`. These tests do not run by default: `.ci/clients`
+//! installs what they need and runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
-// The other tests use more of what boots a gateway.
+// The other tests use more of the modules that boot a gateway.
 #![allow(dead_code)]
 
 #[path = "gateway/boot.rs"]
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const LONGEST: Duration = Duration::from_secs(300);
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 
-/// An echo server that can be killed: with its runtime, everything it does is gone at once.
+/// Starts an echo server that can be killed: when its runtime is dropped, all its work stops at once.
 fn echo_at(address: &str) -> (Runtime, String) {
     let runtime = Runtime::new().unwrap();
     let address = runtime.block_on(async {
@@ -44,7 +44,7 @@ fn clients_from_npm_on_node_and_in_chromium() {
     let mut echo = Some(echo);
     let gateway = Runtime::new().unwrap();
     gateway.block_on(async {
-        // The page is of this machine.
+        // The page has an origin on this machine.
         let settings = [("gateway.cors.allowed_origins", "loopback"), ("server.deadline", "5s")];
         let behind = address.clone();
         let souk = boot::boot_with(&settings, |_| behind).await;
@@ -66,7 +66,7 @@ fn clients_from_npm_on_node_and_in_chromium() {
             while let Some(line) = said.next_line().await.unwrap() {
                 println!("{line}");
                 if line == "restart" {
-                    // A runtime may neither be dropped nor wait inside of another.
+                    // A runtime must not be dropped or block inside another runtime.
                     echo.take().unwrap().shutdown_background();
                     echo = Some(restarted(address.trim_start_matches("http://").to_owned()).await);
                     told.write_all(b"done\n").await.unwrap();
@@ -79,7 +79,7 @@ fn clients_from_npm_on_node_and_in_chromium() {
     });
 }
 
-/// The echo server again, at the same address, as soon as the old one has let go of it.
+/// Starts the echo server again at the same address, once the address is free.
 async fn restarted(address: String) -> Runtime {
     souk_testkit::wait::until(Duration::from_secs(10), "the address to be free", async || {
         TcpListener::bind(&address).await.is_ok()
@@ -91,11 +91,11 @@ async fn restarted(address: String) -> Runtime {
 #[tokio::test(flavor = "multi_thread")]
 async fn official_grpc_clients() {
     let data = tempfile::tempdir().unwrap();
-    // Connections that are given up all the time, which no client may notice.
+    // Connections are replaced all the time, which no client may notice.
     let echo = boot::boot_with(&[("server.max_connection_age", "1s")], |address| address).await;
     let up = Program::new(souk_binary(), "is ready").args(["up", "--listen", "127.0.0.1:0", "--data-dir"]);
     let up = up.arg(data.path()).env("SOUK_SERVER__MAX_CONNECTION_AGE", "1s").start().await;
-    // The last line of the first screen: all of it is here then.
+    // The last line of the start-up output: everything has been printed then.
     let souk = up.line_with("grpcurl -plaintext", LONGEST).await;
     let souk = souk.split_whitespace().nth(2).unwrap().to_owned();
     let mut services = Vec::new();
@@ -126,7 +126,7 @@ async fn official_grpc_clients() {
     }
 }
 
-/// Runs a client to its end. If it says that a stream is gone, waits until the service knows it.
+/// Runs a client to its end. If it reports that it closed a stream, waits until the service noticed.
 async fn talk(mut command: Command) -> bool {
     let mut client = command
         .stdin(Stdio::piped())

@@ -1,11 +1,11 @@
-//! protobuf's own conformance suite over the gateway: Google's runner makes the cases, and this program takes them to a
-//! real gateway by REST and by Connect. `.ci/conformance` brings the runner, and runs this.
+//! protobuf's own conformance suite with the gateway: Google's runner produces the cases, and this program sends them
+//! to a real gateway over REST and Connect. `.ci/conformance` installs the runner and runs this program.
 //!
-//! It is two programs in one. Run directly, it boots a gateway before a backend and starts the runner. The runner then
-//! starts it again, as the program under test: that one reads cases on its standard input, asks the gateway and
-//! writes what it answered.
+//! It is two programs in one. Started directly, it boots a gateway in front of a backend and starts the runner. The
+//! runner then starts it again as the program under test: it reads cases from its standard input, calls the gateway and
+//! writes the results.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
-// The other tests use more of what boots a gateway.
+// The other tests use more of the modules that boot a gateway.
 #![allow(dead_code)]
 
 #[path = "gateway/boot.rs"]
@@ -24,17 +24,17 @@ use tokio::{process::Command, time::timeout};
 
 use self::cases::Protocol;
 
-/// What the runner that `.ci/conformance` installs is called by, and where the package's `.proto` files are.
+/// The variables with the runner that `.ci/conformance` installs, and with the folder of the package's `.proto` files.
 const RUNNER: &str = "SOUK_CONFORMANCE_RUNNER";
 const INCLUDE: &str = "SOUK_CONFORMANCE_INCLUDE";
-/// Tell the program that it is the one under test.
+/// If these variables are set, the program is the one under test.
 const PROTOCOL: &str = "SOUK_CONFORMANCE_PROTOCOL";
 const GATEWAY: &str = "SOUK_CONFORMANCE_GATEWAY";
 
-/// A run takes seconds.
+/// A run takes seconds; this is the limit.
 const LONGEST: Duration = Duration::from_secs(240);
 
-/// Cases that are run, at the least: fewer, and the suite has lost some on the way.
+/// The minimum number of cases: with fewer, the suite has lost some.
 const FEWEST: u32 = 770;
 
 #[tokio::main]
@@ -57,7 +57,7 @@ async fn main() {
     assert!(passed, "the differences are not those of services/gateway/tests/conformance/differences.txt");
 }
 
-/// The contract of the suite, with its messages from the package.
+/// Compiles the contract of the suite, with the messages of the package.
 fn compile(include: &Path) -> Vec<u8> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance");
@@ -68,7 +68,7 @@ fn compile(include: &Path) -> Vec<u8> {
     compiler.encode_file_descriptor_set()
 }
 
-/// Has the runner try all cases over one protocol. Tells whether what failed is what is known to.
+/// Lets the runner send all cases over one protocol. Returns whether only the known failures failed.
 async fn run(runner: &str, protocol: Protocol, gateway: &str) -> bool {
     let scratch = tempfile::tempdir().unwrap();
     let differences = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/differences.txt");
@@ -88,7 +88,7 @@ async fn run(runner: &str, protocol: Protocol, gateway: &str) -> bool {
         .unwrap_or_else(|error| panic!("{runner} cannot be started: {error}"));
     let ended = timeout(LONGEST, child.wait_with_output()).await.expect("the runner ends in time").unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    // The runner also has a suite of protobuf's text format, which a gateway of JSON skips as a whole.
+    // The runner also has a suite for protobuf's text format, which this program skips completely.
     let Some(counted) = said.lines().filter_map(Counted::read).find(|counted| counted.run() > 0) else {
         panic!("the runner counted no case ({}):\n{said}", ended.status);
     };
@@ -108,7 +108,7 @@ async fn run(runner: &str, protocol: Protocol, gateway: &str) -> bool {
     good
 }
 
-/// The runner's last line.
+/// The counts in the runner's last line.
 struct Counted {
     passed: u32,
     expected: u32,
@@ -116,7 +116,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// `CONFORMANCE SUITE PASSED: 0 successes, 2779 skipped, 0 expected failures, 0 unexpected failures.`
+    /// Parses `CONFORMANCE SUITE PASSED: 0 successes, 2779 skipped, 0 expected failures, 0 unexpected failures.`
     fn read(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("CONFORMANCE SUITE ")?.split_once(": ")?;
         let mut numbers = counts.split(", ").map(|part| part.split(' ').next()?.parse().ok());

@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_those_of_the_database() {
+    fn the_defaults_are_valid_and_equal_those_of_the_database() {
         let config = load(&[]).unwrap();
         let built_in = db::Config::default();
         assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
     }
 
     #[test]
-    fn a_wrong_setting_is_named_with_who_set_it() {
+    fn the_error_of_a_wrong_setting_names_it_and_its_source() {
         for (variable, value, key) in [
             ("SOUK_INVENTORY__LISTEN", "here", "inventory.listen"),
             ("SOUK_INVENTORY__BATCH_SIZE", "0", "inventory.batch_size"),

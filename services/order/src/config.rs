@@ -226,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_those_of_the_database() {
+    fn the_defaults_are_valid_and_equal_those_of_the_database() {
         let config = load(&[]).unwrap();
         let built_in = db::Config::default();
         assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
     }
 
     #[test]
-    fn who_serves_other_machines_chooses_a_payment_provider() {
+    fn a_service_for_other_machines_needs_a_payment_provider() {
         let everywhere = ("SOUK_ORDER__LISTEN", "0.0.0.0:9000");
         for listen in ["0.0.0.0:9000", "[::]:9000", "192.0.2.7:9000"] {
             let error = load(&[("SOUK_ORDER__LISTEN", listen)]).unwrap_err().to_string();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn stripes_settings_matter_where_it_is_used_and_its_secrets_are_hidden() {
+    fn the_settings_of_stripe_are_checked_if_it_is_used_and_its_secrets_are_hidden() {
         let stripe = ("SOUK_ORDER__PAYMENT__PROVIDER", "stripe");
         let api_key = ("SOUK_ORDER__PAYMENT__STRIPE__API_KEY", "sk_test_hunter2");
         let webhooks = ("SOUK_ORDER__PAYMENT__STRIPE__WEBHOOK_SECRET", "whsec_hunter2");
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_named_with_who_set_it() {
+    fn the_error_of_a_wrong_setting_names_it_and_its_source() {
         for (variable, value, key) in [
             ("SOUK_ORDER__LISTEN", "here", "order.listen"),
             ("SOUK_ORDER__IDEMPOTENCY_RETENTION", "23h", "order.idempotency_retention"),

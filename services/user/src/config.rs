@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_those_of_owasp() {
+    fn the_defaults_are_valid_and_follow_owasp() {
         let config = load(&[]).unwrap();
         let hashing = &config.settings.hashing;
         assert_eq!((hashing.memory, hashing.iterations, hashing.parallelism), (19_456 * 1024, 2, 1));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_named_with_who_set_it() {
+    fn the_error_of_a_wrong_setting_names_it_and_its_source() {
         for (variable, value, key) in [
             ("SOUK_USER__LISTEN", "here", "user.listen"),
             ("SOUK_USER__ACCESS_TOKEN_TTL", "0s", "user.access_token_ttl"),

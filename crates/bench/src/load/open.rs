@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_a_connection_is_counted_from_when_they_were_due() {
+    async fn requests_that_wait_for_a_connection_are_timed_from_when_they_were_due() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {

@@ -142,19 +142,19 @@ async fn get(filled: &Filled<'_>, token: &str, path: String) -> Value {
 
 /// Checks the plans that PostgreSQL chooses by default.
 #[tokio::test]
-async fn no_hot_statement_reads_a_filled_table_through() {
+async fn no_frequent_statement_scans_a_filled_table() {
     no_table_is_read_through("on", |table| FILLED.contains(&table)).await;
 }
 
 /// Without sequential scans (`enable_seqscan = off`), PostgreSQL uses them only where no index fits. This also checks
 /// tables that are empty here.
 #[tokio::test]
-async fn every_hot_statement_has_its_index() {
+async fn every_frequent_statement_can_use_an_index() {
     no_table_is_read_through("off", |table| !SMALL.contains(&table)).await;
 }
 
 #[test]
-fn faults_are_seen() {
+fn bad_plans_are_found() {
     let log = "7 souk_order LOG:  duration: 0.2 ms  plan:\n\tQuery Text: SELECT *\n\t  FROM orders\n\
         \tSeq Scan on orders  (cost=0.00..1.02 rows=2 width=36) (actual time=0.007..0.008 rows=2 loops=1)\n\
         \t  Filter: (state = 'X'::text)\n\t  Rows Removed by Filter: 3\n\

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_page_is_read_before_anyone_is_let_in() {
+    async fn no_token_is_accepted_before_every_page_was_read() {
         let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
         let (feed, ended) =
             following(vec![told(&ids[..1], "a", true), Err(Status::unavailable("")), told(&ids[1..2], "b", false)]);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_first_answer_nobody_is_let_in_and_with_one_it_may_stay_away() {
+    async fn tokens_are_accepted_after_the_first_response_even_if_no_other_follows() {
         let (feed, ended) = following(Vec::new());
         assert_eq!(reason(ended.refuse(SessionId::new()).await), Some(Reason::ServiceUnavailable));
         feed.answers.lock().unwrap().push(told(&[], "a", false));
@@ -277,13 +277,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_of_the_version_before_has_no_such_list() {
+    async fn a_user_service_without_the_list_counts_as_having_no_ended_sessions() {
         let (_feed, ended) = following(vec![Err(Status::unimplemented(""))]);
         assert_eq!(reason(ended.refuse(SessionId::new()).await), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_is_read_anew_now_and_then_and_what_is_over_is_forgotten() {
+    async fn the_list_is_read_again_regularly_and_drops_old_entries() {
         let (old, new) = (SessionId::new(), SessionId::new());
         let mut answers = vec![told(&[old], "a", false)];
         answers.extend((0..600).map(|_| told(&[], "b", false)));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_has_a_bound_and_the_youngest_stay() {
+    async fn memory_is_bounded_and_keeps_the_newest_sessions() {
         let (_feed, ended) = following(Vec::new());
         let at = |second: i64| EndedSession {
             session: SessionId::new(),

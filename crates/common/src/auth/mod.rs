@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_token_opens_what_its_scopes_name() {
+    fn a_limited_token_allows_only_methods_of_its_scopes() {
         let limited = |names: &str| {
             let Identity::User { id, roles, session, .. } = user([Role::Admin]) else { unreachable!() };
             Identity::User { id, roles, session, scopes: Some(names.into()) }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_covers_its_own_alone() {
+    fn a_grant_of_own_resources_covers_no_other_user() {
         let (me, other) = (UserId::new(), UserId::new());
         assert!(Grant::Own(me).covers(me) && !Grant::Own(me).covers(other) && Grant::All.covers(other));
     }

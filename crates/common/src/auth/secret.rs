@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples_are_no_secrets() {
+    fn well_known_and_weak_secrets_are_refused() {
         let example = include_str!("../../../../.env.example");
         let example = example.lines().find_map(|line| line.strip_prefix("SOUK_INTERNAL_SECRET=")).unwrap();
         for known in [example, "Change_Me-please-and-make-me-long-enough", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {

@@ -117,7 +117,7 @@ mod tests {
     const AUDIENCE: &str = "souk.inventory.v1.StockService";
 
     #[test]
-    fn tokens_under_no_secret_are_good_for_nothing() {
+    fn tokens_signed_with_an_empty_or_short_secret_are_refused() {
         for (secret, good) in [("", false), ("too short", false), ("a secret that is long enough for it", true)] {
             let secret = Secret::new(secret);
             let bearer = ServiceTokens::new(&secret, "order").bearer(AUDIENCE).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     const SECRET: &str = "a secret that is long enough for it";
 
     #[test]
-    fn a_token_is_made_anew_when_its_time_is_over_by_the_clock_that_it_runs_out_by() {
+    fn a_token_is_renewed_when_the_wall_clock_is_set() {
         let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
         let now = 1_800_000_000;
         let first = tokens.bearer_at(AUDIENCE, now).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_bears_a_checker_whose_clock_is_minutes_ahead_or_behind() {
+    fn a_token_is_valid_on_hosts_whose_clocks_differ_by_minutes() {
         let (secret, leeway) = (Secret::new(SECRET), Duration::from_secs(30));
         let check = ServiceTokenCheck::new(&secret, leeway);
         let now = chrono::Utc::now().timestamp();

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_and_what_is_none_is_named() {
+    fn addresses_are_parsed_and_errors_name_the_wrong_one() {
         let parse = |text| parse(text, &ClientTls::default());
         let found = parse("http://127.0.0.1:9001, http://inventory:9000/,http://[::1]:5,http://a").unwrap();
         let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_a_text_or_a_list() {
+    fn an_address_setting_is_a_text_or_a_list() {
         let read = |json: serde_json::Value| one_or_several(json);
         assert_eq!(read("http://a:1,http://b:1".into()).unwrap(), "http://a:1,http://b:1");
         assert_eq!(read(serde_json::json!(["http://a:1", "http://b:1"])).unwrap(), "http://a:1,http://b:1");

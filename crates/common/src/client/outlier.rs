@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_in_a_row_eject_and_longer_each_time() {
+    fn five_failures_in_a_row_eject_an_address_and_longer_each_time() {
         let (mut outlier, mut now) = (Outlier::default(), Instant::now());
         assert!(!fail(&mut outlier, now, FAILURES - 1));
         outlier.succeeded(now);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_needed_stays() {
+    fn the_last_healthy_address_is_not_ejected() {
         let (mut outlier, now) = (Outlier::default(), Instant::now());
         assert!((0..20).all(|_| !outlier.failed(now, false)));
         assert!(outlier.failed(now, true));

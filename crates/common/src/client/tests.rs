@@ -110,7 +110,7 @@ async fn call(client: &Client, method: &str) -> Code {
 const CALLS: usize = 30;
 
 #[tokio::test]
-async fn what_may_be_repeated_is_and_on_the_other_address() {
+async fn a_retryable_call_is_retried_on_the_other_address() {
     let table = [
         (UPDATE, Does::Reset(Reason::REFUSED_STREAM)),
         (ARCHIVE, Does::Reset(Reason::INTERNAL_ERROR)),
@@ -128,7 +128,7 @@ async fn what_may_be_repeated_is_and_on_the_other_address() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_repeated_is_sent_once() {
+async fn a_call_that_is_not_retryable_is_sent_once() {
     for does in [Does::Reset(Reason::INTERNAL_ERROR), Does::Answer(Code::Unavailable)] {
         let (client, bad, good) = two(does, Does::Answer(Code::Ok)).await;
         let mut failed = 0;
@@ -153,7 +153,7 @@ async fn a_read_is_sent_to_a_second_address_if_the_first_is_silent() {
 }
 
 #[tokio::test]
-async fn who_fail_all_alike_are_still_called_within_the_budget() {
+async fn addresses_that_all_fail_are_still_called_within_the_retry_budget() {
     const MANY: usize = 200;
     let unavailable = Does::Answer(Code::Unavailable);
     let (client, first, second) = two(unavailable, unavailable).await;

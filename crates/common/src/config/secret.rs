@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_what_is_secret() {
+    fn secret_settings_are_recognised_by_their_names() {
         for key in ["auth.internal_secret", "password", "a.b_password", "x.token", "x.private_key"] {
             assert!(is_secret(key), "{key}");
         }

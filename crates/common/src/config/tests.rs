@@ -67,7 +67,7 @@ fn refused(variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn later_sources_win_and_the_rest_stays() {
+fn later_sources_override_earlier_ones_and_keep_other_values() {
     let settings = with_file(
         "data_dir = \"/from/file\"\n[order]\nlease = \"1m\"\nbatch = 8\nratio = 1\n[order.labels]\nteam = \"shop\"\n",
         &[
@@ -98,7 +98,7 @@ fn later_sources_win_and_the_rest_stays() {
 }
 
 #[test]
-fn variables_that_are_not_settings_are_left_alone() {
+fn variables_that_are_not_settings_are_ignored() {
     let names = [
         "SOUK_TOKEN",
         "SOUK_ADMIN_PASSWORD",
@@ -121,7 +121,7 @@ fn the_file_can_be_named_by_a_variable() {
 }
 
 #[test]
-fn an_unknown_setting_names_its_path_its_source_and_the_likely_meaning() {
+fn the_error_of_an_unknown_setting_names_its_path_its_source_and_a_similar_setting() {
     assert_eq!(
         with_file("[order.databse]\nurl = \"x\"\n", &[]).unwrap_err(),
         "wrong setting `order.databse` (file FILE): unknown setting, did you mean `order.database.url`?"
@@ -147,7 +147,7 @@ fn an_unknown_setting_names_its_path_its_source_and_the_likely_meaning() {
 }
 
 #[test]
-fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
+fn a_value_of_the_wrong_type_is_refused_with_the_expected_type() {
     let kinds = [
         (
             "[order]\nbatch = \"many\"",
@@ -196,7 +196,7 @@ fn all_wrong_settings_are_reported_at_once() {
 }
 
 #[test]
-fn a_value_that_its_type_refuses_names_its_source() {
+fn the_error_of_an_invalid_value_names_its_source() {
     let order = |toml: &str, variables: &[(&str, &str)]| {
         with_file(toml, variables).unwrap().section::<Order>("order").unwrap_err().to_string()
     };
@@ -218,7 +218,7 @@ fn a_value_that_its_type_refuses_names_its_source() {
 }
 
 #[test]
-fn a_fault_that_only_the_service_sees_names_its_source_too() {
+fn the_error_of_a_check_by_the_service_names_the_source_too() {
     let settings = loader(&[("SOUK_AUTH__ISSUER", " ")]).load().unwrap();
     assert_eq!(
         settings.fault("auth.issuer", "must not be blank").to_string(),

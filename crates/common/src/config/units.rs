@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_read_and_written_alike() {
+    fn durations_and_sizes_are_parsed_and_formatted_alike() {
         for (wait, size, text) in [
             (Duration::from_millis(250), 0, r#"{"wait":"250ms","size":"0B"}"#),
             (Duration::from_secs(5400), 4 << 20, r#"{"wait":"1h 30m","size":"4MiB"}"#),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_or_duration_is_refused() {
+    fn invalid_sizes_and_durations_are_refused() {
         for text in ["", "4", "4MB", "-1KiB", "1.5MiB", "99999999999GiB"] {
             assert!(super::byte_size::parse(text).unwrap_err().contains("such as"), "{text}");
         }

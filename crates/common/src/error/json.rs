@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers() {
+    fn field_paths_become_json_pointers() {
         let cases = [
             ("", ""),
             ("name", "/name"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_of_it() {
+    fn a_problem_with_every_member_as_json() {
         let problem = Problem::invalid("items[0].quantity", "must be at least 1")
             .violation("STOCK", "products/prd_a", "none left")
             .metadata("limit", 3)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_value_is_left_out() {
+    fn members_without_a_value_are_omitted() {
         let body = Problem::new(Reason::StateConflict, "cancelled already").to_json("", "");
         let members: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(members, ["detail", "reason", "status", "title", "type"]);

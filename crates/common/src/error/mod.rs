@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_make_one_message() {
+    fn several_field_errors_make_one_message() {
         let one = Problem::invalid("items[0].quantity", "must be at least 1");
         assert_eq!(one.message(), "items[0].quantity must be at least 1");
         let three = Problem::fields([("a", "must be set"), ("b", "must be set"), ("c", "must be set")]);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_a_client_comes_back_whole() {
+    fn long_texts_of_a_client_are_shortened_in_messages() {
         let long = "x".repeat(4_000_000);
         let problem = Problem::fields([(&*long, &*long)])
             .field(&*long, &*long)
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_is_not_yours_and_one_that_is_not_there_look_the_same() {
+    fn a_foreign_resource_and_a_missing_one_have_the_same_error() {
         let one = tonic::Status::from(Problem::access_denied("orders/ord_a"));
         let other = tonic::Status::from(Problem::access_denied("orders/ord_a").caused_by("no row"));
         assert_eq!((one.code(), one.message(), one.details()), (other.code(), other.message(), other.details()));

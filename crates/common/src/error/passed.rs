@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_keeps_its_words_and_has_its_usual_status() {
+    fn every_code_keeps_its_message_and_has_its_usual_http_status() {
         let table = [
             (Code::Unknown, 500, "UNKNOWN"),
             (Code::OutOfRange, 400, "OUT_OF_RANGE"),

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn names_read_back() {
+    fn every_name_parses_to_its_reason() {
         assert!(all().count() > 30, "{}", all().count());
         for reason in all() {
             assert_eq!(from_name(name(reason)), Some(reason));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_an_error_in_both_worlds() {
+    fn every_reason_has_an_error_code_in_grpc_and_http() {
         for reason in all() {
             let facts = facts(reason);
             assert_ne!(facts.code, Code::Ok, "{reason:?}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_code_keeps_its_meaning() {
+    fn a_grpc_code_maps_to_a_reason_of_the_same_meaning() {
         for number in 1..17 {
             let code = Code::from(number);
             let expected = match code {

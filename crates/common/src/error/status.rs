@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_survives_the_wire() {
+    fn a_problem_is_the_same_after_a_status() {
         let status = Status::from(full());
         assert_eq!(status.code(), Code::FailedPrecondition);
         let info = status.get_details_error_info().unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_words_do_not_leak() {
+    fn messages_of_foreign_errors_do_not_leak() {
         for code in
             [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable, Code::Cancelled, Code::PermissionDenied]
         {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_error_of_our_own_domain_is_neutral_too() {
+    fn an_internal_error_of_souk_has_a_neutral_message_too() {
         let details = ErrorDetails::with_error_info("INTERNAL", DOMAIN, [("a".to_owned(), "b".to_owned())]);
         let status = Status::with_error_details(Code::Internal, "relation users does not exist", details);
         assert_eq!(Problem::from_status(&status).message(), neutral(Reason::Internal));
@@ -291,19 +291,19 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "it is what tonic itself calls")]
-    fn tonics_timeout_is_a_deadline() {
+    fn a_timeout_of_tonic_becomes_deadline_exceeded() {
         let status = Status::from_error(Box::new(TimeoutExpired(())));
         assert_eq!(Problem::from_status(&status).reason(), Reason::DeadlineExceeded);
     }
 
     #[test]
-    fn a_garbled_detail_is_no_panic() {
+    fn invalid_details_cause_no_panic() {
         let status = Status::with_details(Code::Aborted, "x", vec![0xff; 40].into());
         assert_eq!(Problem::from_status(&status).reason(), Reason::Conflict);
     }
 
     #[test]
-    fn a_thousand_faults_still_fit_into_a_header() {
+    fn a_thousand_errors_still_fit_into_a_header() {
         let fields = (0..1000).map(|n| (format!("items[{n}].quantity"), "must be at least 1"));
         let mut problem = Problem::fields(fields);
         for n in 0..1000 {

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_message_is_taken_apart() {
+    fn a_single_message_is_read_from_its_frame() {
         let single = |bytes: &[u8], coding| {
             single(Bytes::copy_from_slice(bytes), coding, LIMIT).map_err(|problem| problem.reason())
         };
@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_is_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..40), gzip in any::<bool>()) {
+        fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..40), gzip in any::<bool>()) {
             let coding = if gzip { Coding::Gzip } else { Coding::Identity };
             let _ = single(bytes.into(), coding, LIMIT);
         }

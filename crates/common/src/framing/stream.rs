@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_however_the_network_cuts_them(
+        fn messages_are_complete_however_the_network_splits_them(
             messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..200)), 0..5),
             size in 1usize..50,
         ) {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn each_invalid_frame_has_its_reason() {
         let cut = packed(b"hello");
         let table = [
             (packed(&[0; LIMIT + 1]), Reason::BodyTooLarge),

@@ -216,14 +216,14 @@ mod tests {
     const QUERY: (&str, &str) = ("orders.list", "state = ACTIVE");
 
     #[test]
-    fn sizes_are_coerced() {
+    fn page_sizes_are_limited() {
         for (asked, given) in [(0, 50), (-1, 50), (1, 1), (500, 500), (501, 500), (i32::MAX, 500)] {
             assert_eq!(size(asked), given, "{asked}");
         }
     }
 
     #[test]
-    fn no_token_is_the_first_page() {
+    fn an_empty_token_means_the_first_page() {
         assert_eq!(decode::<_, Key>("", &QUERY), Ok(None));
     }
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused() {
+    fn malformed_tokens_are_refused() {
         let token = encode(&QUERY, &("a", 1));
         for bad in
             ["x", "%%%", "bnVsbA", &token[1..], &token[..token.len() - 1], &format!("{token}="), &"A".repeat(5000)]
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_not_the_last_has_a_token() {
+    fn every_page_but_the_last_has_a_token() {
         let (rows, token) = cut(vec![1, 2, 3], 2, &QUERY, |row| ("k".to_owned(), *row), |row| row);
         assert_eq!(rows, [1, 2]);
         assert_eq!(decode::<_, Key>(&token, &QUERY), Ok(Some(("k".into(), 2))));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_looked_at_enough_rows_goes_on_where_it_stopped() {
+    fn a_page_that_reached_its_scan_limit_continues_at_the_end_of_the_scan() {
         let page = |rows: &[i64]| {
             let scan = Scan { rows: rows.to_vec(), end: Some(("z".to_owned(), 99)) };
             let (rows, token) = cut(scan, 2, &QUERY, |row| ("k".to_owned(), *row), |row| row);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_bounded_in_bytes_and_never_empty_for_it() {
+    fn a_page_has_a_limit_in_bytes_but_at_least_one_row() {
         let third: &str = &"x".repeat(MAX_BYTES / 3);
         let page = |rows: Vec<(i64, &str)>| {
             let (messages, token) = cut(rows, 50, &QUERY, |row| ("k".to_owned(), row.0), |row| row.1.to_owned());
@@ -292,7 +292,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_comes_back(text in "[^\\x00]*", number: i64) {
+        fn every_key_survives_a_token(text in "[^\\x00]*", number: i64) {
             let token = encode(&QUERY, &(&text, number));
             prop_assert!(token.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'));
             prop_assert_eq!(decode::<_, Key>(&token, &QUERY), Ok(Some((text, number))));

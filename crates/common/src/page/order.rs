@@ -66,7 +66,7 @@ mod tests {
     const DEFAULT: OrderBy = OrderBy::descending("create_time");
 
     #[test]
-    fn reads_a_field_and_its_direction() {
+    fn an_order_is_a_field_and_a_direction() {
         for (text, order) in [
             ("", DEFAULT),
             ("  ", DEFAULT),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_would_be_right() {
+    fn errors_name_the_allowed_orders() {
         for (text, message) in [
             (
                 "prize",

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_listed_and_guessed() {
+    fn words_are_listed_and_similar_words_suggested() {
         assert_eq!(any_of(&["a"]), "`a`");
         assert_eq!(any_of(&["a", "b", "c"]), "`a`, `b` or `c`");
         assert!(instead("stat", &["title", "state"]).starts_with("did you mean `state`?"));

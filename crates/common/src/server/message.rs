@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_cannot_be_read_is_the_clients_fault_with_rules_and_without() {
+    fn a_message_that_cannot_be_decoded_is_a_client_error_with_rules_and_without() {
         let contract = Contract::souk().unwrap();
         let has_rules = |method: &Method| contract.validator().has_rules(&method.descriptor.input());
         let mut kinds = [0, 0];

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_ends_by_the_moment_that_was_named() {
+    fn a_drain_ends_at_its_deadline() {
         let (stop, long) = (Stop::default(), Duration::from_secs(20));
         assert_eq!(stop.drain(long), long);
         stop.drained_by(Instant::now() + Duration::from_secs(5));

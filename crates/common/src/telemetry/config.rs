@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_the_default_text() {
+    fn the_default_value_equals_the_default_text() {
         let settings = config::Loader::new().load().unwrap();
         let read: Config = settings.section("telemetry").unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), serde_json::to_value(Config::default()).unwrap());

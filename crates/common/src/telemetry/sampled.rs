@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_makes_one_line_a_second_and_each_event_counts_once() {
+    fn a_flood_logs_one_line_a_second_and_counts_each_event_once() {
         let sampled = Sampled::new();
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);

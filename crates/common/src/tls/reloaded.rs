@@ -113,7 +113,7 @@ mod tests {
     };
 
     #[test]
-    fn a_bad_certificate_never_takes_the_place_of_a_good_one() {
+    fn a_bad_certificate_never_replaces_a_good_one() {
         let authority = Authority::new();
         let own = authority.sign("own");
         let settings = ServerSettings {

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples() {
+    fn valid_and_invalid_addresses() {
         for text in ["a@b", "first.last+tag@example.co.uk", "o'neil@x-y.com", "a..b@c.d"] {
             assert!(is_email(text), "{text:?}");
         }

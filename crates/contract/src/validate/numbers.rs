@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_in_words() {
+    fn ranges_are_described_in_words() {
         let show = |n: i64| n.to_string();
         let cases = [
             (Bound::Included(1), Bound::Unbounded, "gte", "must be at least 1"),

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_fits_its_pattern() {
+    fn the_generated_example_matches_its_pattern() {
         let pattern = "^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$";
         let example = resource_name(pattern).unwrap();
         assert!(example.starts_with("orders/ord_01k9"));

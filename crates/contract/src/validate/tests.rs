@@ -57,7 +57,7 @@ fn broken(validator: &Validator, message: &DynamicMessage) -> Vec<(String, Strin
 type Case = (&'static str, serde_json::Value, &'static [(&'static str, &'static str)]);
 
 #[test]
-fn every_rule() {
+fn every_rule_is_checked() {
     let base = json!({"always": "a", "email": "a@b.c"});
     let cases: Vec<Case> = vec![
         ("Strings", json!({}), &[]),
@@ -245,7 +245,7 @@ fn every_rule() {
 }
 
 #[test]
-fn plain_words() {
+fn violations_are_described_in_plain_words() {
     let pool = pool(CONTRACT);
     let validator = Validator::new(&pool).unwrap();
     let cases = [
@@ -278,7 +278,7 @@ fn plain_words() {
 }
 
 #[test]
-fn what_has_rules() {
+fn messages_with_rules_are_recognised() {
     let pool = pool(CONTRACT);
     let validator = Validator::new(&pool).unwrap();
     let has_rules =
@@ -292,7 +292,7 @@ fn what_has_rules() {
 }
 
 #[test]
-fn a_flood_of_faults_is_cut() {
+fn the_number_of_reported_violations_is_limited() {
     let pool = pool(CONTRACT);
     let validator = Validator::new(&pool).unwrap();
     let message = message(&pool, "souk.test.v1.Lists", &json!({"messages": vec![json!({}); 5000]}));
@@ -382,7 +382,7 @@ fn predefined_rules_are_refused() {
 }
 
 #[test]
-fn rules_outside_of_souk_do_not_matter_until_souk_uses_them() {
+fn unsupported_rules_outside_of_souk_are_ignored() {
     let foreign = "message M { string a = 1 [(buf.validate.field).cel_expression = \"true\"]; }";
     let head = "syntax = \"proto3\"; package other; import \"buf/validate/validate.proto\";";
     assert!(Validator::new(&pool(&format!("{head} {foreign}"))).is_ok());
@@ -390,7 +390,7 @@ fn rules_outside_of_souk_do_not_matter_until_souk_uses_them() {
 
 /// In a contract of others, supported rules are checked, and unsupported ones are reported, not refused.
 #[test]
-fn a_contract_of_others_is_checked_as_far_as_possible() {
+fn a_foreign_contract_is_checked_as_far_as_possible() {
     let contract = "syntax = \"proto3\"; package other; import \"buf/validate/validate.proto\";
         service S { rpc Put(M) returns (Unused); }
         message Unused { string a = 1 [(buf.validate.field).cel_expression = \"true\"]; }
@@ -486,7 +486,7 @@ fn order() -> serde_json::Value {
 }
 
 #[test]
-fn an_order_with_several_faults_names_all_of_them() {
+fn all_violations_of_a_message_are_reported() {
     let (pool, validator) = souk();
     let name = "souk.order.v1.PlaceOrderRequest";
     assert_eq!(validator.check(&message(&pool, name, &order())), Ok(()));

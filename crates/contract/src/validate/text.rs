@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_character_passes_as_the_pattern_says() {
+    fn the_check_of_characters_equals_the_pattern() {
         for kind in [Text::Line, Text::Free] {
             let pattern = Regex::new(kind.pattern()).unwrap();
             // All characters below the CJK block, and a sample of the rest.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_any_script_pass_and_what_disguises_them_does_not() {
+    fn names_in_any_script_pass_and_disguising_characters_do_not() {
         let names = ["", "Ann", "übergröße £5", "灯", "שלום C++\u{200F}", "العربية\u{061C}", "👩‍👩‍👧", "a — b"];
         for name in names {
             assert_eq!((Text::Line.fault(name), Text::Free.fault(name)), (None, None), "{name:?}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn the_error_names_the_wrong_character() {
         let table = [
             (Text::Line, "aé\0", "must be one line without control characters, but its character 3 is U+0000"),
             (

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shown_as_in_json() {
+    fn times_and_durations_are_shown_as_in_json() {
         assert_eq!(show_duration(604_800 * SECOND), "604800s");
         assert_eq!(show_duration(-1_500_000_000), "-1.5s");
         assert_eq!(show_duration(0), "0s");

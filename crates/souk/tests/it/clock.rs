@@ -1,5 +1,5 @@
-//! The wall clock is set while souk runs, as after a machine slept: orders continue within seconds. The steady clock,
-//! by which timeouts are measured, continues as ever.
+//! The wall clock is set while souk runs, as after a machine slept. Orders continue within seconds. The monotonic
+//! clock, which measures timeouts, is not changed.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use super::{
     rest::{Rest, order},
 };
 
-/// A few seconds, and as much again for a busy machine. A token of services that was used by the one clock and expired
-/// by the other stopped orders for a minute.
+/// A few seconds, doubled for a busy machine. Orders once stopped for a minute, because a service token was renewed by
+/// one clock and expired by the other.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Places an order until it is confirmed; how long that took.
+/// Places an order and waits until it is confirmed. Returns how long that took.
 async fn confirmed(customer: &Rest, product: &str, key: &str) -> Duration {
     confirmed_with(customer, product, key, "tok_approved").await
 }
@@ -39,9 +39,10 @@ async fn orders_go_on(engine: Engine) {
     let shop = Rest::anonymous(&souk.up.gateway);
     let ann = shop.customer("ann").await;
     confirmed(&ann, &product, "before").await;
-    // Ahead of the machine by these, one after the other: steps of 200 s, 300 s and 5 minutes back, twice.
+    // The clock runs ahead of the machine by these seconds, one after the other: steps of 200 s, 300 s and 5 minutes
+    // back, twice.
     for (at, ahead) in [200, 500, 200, -100].into_iter().enumerate() {
-        // One is on its way when it happens.
+        // One order is running while the clock is set.
         let slow = order(&format!("slow-{at}"), &[(&product, 1)], "tok_slow");
         let slow = tokio::spawn({
             let ann = ann.clone();
@@ -60,7 +61,7 @@ async fn orders_go_on(engine: Engine) {
     assert_eq!(status, Some(0));
 }
 
-/// Stops it; the promises are kept whatever the clock showed.
+/// Stops souk. Its promises must hold whatever the clock showed.
 async fn souk_ends(mut souk: UpOn) -> Option<i32> {
     let status = souk.up.process.terminate(Duration::from_secs(30)).await;
     souk.verify().await;
@@ -68,19 +69,19 @@ async fn souk_ends(mut souk: UpOn) -> Option<i32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_go_on_when_the_clock_is_set_sqlite() {
+async fn orders_continue_when_the_clock_is_set_sqlite() {
     orders_go_on(Engine::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_go_on_when_the_clock_is_set_postgres() {
+async fn orders_continue_when_the_clock_is_set_postgres() {
     orders_go_on(Engine::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hosts_whose_clocks_are_minutes_apart_work_together() {
+async fn services_on_hosts_whose_clocks_differ_by_minutes_work_together() {
     let clock = Clock::new();
-    // On PostgreSQL, as where there are several hosts.
+    // Uses PostgreSQL, as an installation on several hosts does.
     let cluster = Cluster::on(Ground::new(Engine::Postgres).await, false, |service, program| match service {
         "order" => clock.of(program),
         _ => program,

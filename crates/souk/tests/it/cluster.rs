@@ -1,4 +1,4 @@
-//! souk as it runs in production: a process for each service, which can be killed and comes back where it was.
+//! souk as it runs in production: one process for each service. Each can be killed and restarted at the same address.
 
 use std::{path::Path, time::Duration};
 
@@ -21,7 +21,7 @@ pub fn souk() -> Program {
     Program::new(env!("CARGO_BIN_EXE_souk"), "is ready")
 }
 
-/// `souk up` on a folder of its own.
+/// `souk up` with its own data folder.
 pub struct Up {
     pub process: Process,
     pub folder: TempDir,
@@ -33,45 +33,45 @@ impl Up {
         Self::start_with(|program| program).await
     }
 
-    /// With more arguments or variables.
+    /// Starts it with further arguments or variables.
     pub async fn start_with(more: impl FnOnce(Program) -> Program) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = souk().args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
         let process = more(program).start().await;
-        // The last line of the first screen: all of it is here then.
+        // The last line of the start-up output: everything has been printed then.
         process.line_with("grpcurl -plaintext", Duration::from_secs(10)).await;
         let gateway = running(folder.path());
         Self { process, folder, gateway }
     }
 
-    /// Where a service (`order`) is reached itself.
+    /// The address of a service (`order`).
     pub fn service(&self, name: &str) -> String {
         let log = self.process.log();
         let line = log.lines().find(|line| line.trim_start().starts_with(name) && line.ends_with("(gRPC)")).unwrap();
         format!("http://{}", line.split_whitespace().nth(1).unwrap())
     }
 
-    /// The administrator whose credentials `up` left.
+    /// Logs in as the administrator whose credentials `souk up` stored.
     pub async fn admin(&self) -> Rest {
         administrator(&self.gateway, self.folder.path()).await
     }
 }
 
-/// The administrator whose credentials `souk up` left in its folder.
+/// Logs in as the administrator whose credentials `souk up` stored in its folder.
 pub async fn administrator(gateway: &str, folder: &Path) -> Rest {
     let credentials: Value = serde_json::from_slice(&std::fs::read(folder.join("admin.json")).unwrap()).unwrap();
     let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
     Rest::anonymous(gateway).log_in(&text("email"), &text("password")).await
 }
 
-/// `souk up` on fresh databases of an engine.
+/// `souk up` on new databases of an engine.
 pub struct UpOn {
     pub up: Up,
     databases: [TestDatabase; 3],
 }
 
 impl UpOn {
-    /// Without rate limits; with more arguments or variables.
+    /// Starts it without rate limits, with further arguments or variables.
     pub async fn start(engine: Engine, more: impl FnOnce(Program) -> Program) -> Self {
         let databases = Ground::databases(engine).await;
         let up = Up::start_with(|program| {
@@ -81,24 +81,24 @@ impl UpOn {
         Self { up, databases }
     }
 
-    /// Fails unless `souk verify` finds every promise kept.
+    /// Fails unless `souk verify` finds that every promise holds.
     pub async fn verify(&self) {
         verify(&self.databases, &self.up.folder).await;
     }
 }
 
-/// Where the souk on this folder said that it is reached.
+/// The gateway's address, which the souk on this folder stored.
 pub fn running(folder: &Path) -> String {
     let running: Value = serde_json::from_slice(&std::fs::read(folder.join("running.json")).unwrap()).unwrap();
     running["gateway"].as_str().unwrap().to_owned()
 }
 
-/// What a cluster needs: empty databases, ports, a data folder.
+/// What a cluster needs: empty databases, ports and a data folder.
 pub struct Ground {
     folder: TempDir,
-    /// Of users, inventory and orders.
+    /// The databases of users, inventory and orders.
     pub databases: [TestDatabase; 3],
-    /// Of users, inventory, orders, the gateway, and inventory's replica.
+    /// The ports of users, inventory, orders, the gateway, and the second replica of inventory.
     pub ports: Vec<u16>,
 }
 
@@ -115,17 +115,18 @@ impl Ground {
         ]
     }
 
-    /// On these databases of users, inventory and orders.
+    /// Uses these databases of users, inventory and orders.
     pub fn with(databases: [TestDatabase; 3]) -> Self {
         let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
         Self { folder: tempfile::tempdir().unwrap(), databases, ports }
     }
 }
 
-/// A process for each service, behind a gateway without limits: on a fast machine, load from one place uses them up.
+/// A process for each service, and a gateway without rate limits: load from one address would exhaust them on a fast
+/// machine.
 pub struct Cluster {
     pub inventory: Process,
-    /// A second one beside it, where there is one.
+    /// A second replica of inventory, if there is one.
     pub replica: Option<Process>,
     pub gateway: String,
     others: [Process; 3],
@@ -135,13 +136,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts everything on fresh databases of this engine.
+    /// Starts everything on new databases of this engine.
     pub async fn start(engine: Engine) -> Self {
         Self::on(Ground::new(engine).await, false, |_, program| program).await
     }
 
-    /// Starts everything where it was prepared, with two replicas of inventory on one database where there shall be `two`;
-    /// `more` gives services (`order`) further arguments or variables.
+    /// Starts everything on prepared ground. With `two`, there are two replicas of inventory on one database. `more`
+    /// adds arguments or variables to a service (`order`).
     pub async fn on(ground: Ground, two: bool, more: impl Fn(&str, Program) -> Program) -> Self {
         let Ground { folder, databases, ports } = ground;
         let [user, inventory, order, gateway, replica] = ports.as_slice() else { unreachable!() };
@@ -174,7 +175,7 @@ impl Cluster {
         cluster
     }
 
-    /// Another gateway before the same services, and where it is reached.
+    /// Starts another gateway in front of the same services. Returns it and its address.
     pub async fn second_gateway(&self) -> (Process, String) {
         let address = format!("127.0.0.1:{}", servers::free_port().unwrap());
         let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
@@ -184,12 +185,12 @@ impl Cluster {
         (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
-    /// Of users, inventory, orders, the gateway, and inventory's replica.
+    /// The ports of users, inventory, orders, the gateway, and the second replica of inventory.
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }
 
-    /// Waits until every service says that it is ready.
+    /// Waits until every service reports that it is ready.
     pub async fn ready(&self) {
         let client = Rest::anonymous(&self.gateway);
         wait::until(READY, "the cluster to be ready", async || {
@@ -202,7 +203,8 @@ impl Cluster {
         Rest::anonymous(&self.gateway).log_in(ADMIN.0, ADMIN.1).await
     }
 
-    /// `souk prove` on this cluster, by its gateway, with what `souk verify` finds at the end; ready when its buyers order.
+    /// `souk prove` on this cluster through its gateway, with `souk verify` at the end. The program counts as ready
+    /// when its buyers begin to order.
     pub fn prove(&self) -> Program {
         let credentials = serde_json::json!({ "email": ADMIN.0, "password": ADMIN.1 });
         std::fs::write(self.folder.path().join("admin.json"), credentials.to_string()).unwrap();
@@ -218,12 +220,12 @@ impl Cluster {
         all.map(Process::log).collect::<Vec<_>>().join("\n\n")
     }
 
-    /// Fails unless `souk verify` finds every promise kept.
+    /// Fails unless `souk verify` finds that every promise holds.
     pub async fn verify(&self) {
         verify(&self.databases, &self.folder).await;
     }
 
-    /// The gateway's own process.
+    /// The process of the gateway.
     pub fn gateway_process(&mut self) -> &mut Process {
         let [.., gateway] = &mut self.others;
         gateway
@@ -236,7 +238,7 @@ async fn verify(databases: &[TestDatabase; 3], folder: &TempDir) {
     assert!(status.success(), "{log}");
 }
 
-/// Tells a process where databases and services are.
+/// Configures the addresses of databases and services for a process.
 fn configure(program: Program, databases: &[TestDatabase; 3], ports: &[u16]) -> Program {
     let names = ["user", "inventory", "order"];
     let mut program = program;

@@ -1,4 +1,4 @@
-//! What the command line says when something is wrong, and when all is well.
+//! The output of the command line, for errors and for success.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     rest::Rest,
 };
 
-/// Runs the program to its end: exit status and all that it printed.
+/// Runs the program to its end. Returns its exit status and its output.
 async fn run(args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
     let program = variables.iter().fold(souk().args(args), |program, (name, value)| program.env(name, value));
     let (status, log) = program.run().await;
@@ -27,9 +27,10 @@ async fn a_second_up_on_the_same_folder_is_refused() {
     assert!(log.contains("another souk runs on the data folder") && log.contains(&up.gateway), "{log}");
 }
 
-/// A service with its files in the folder is refused while another process holds the folder, and the other way round.
+/// A service with its SQLite file in the folder is refused while another process uses the folder, and the other way
+/// round.
 #[tokio::test]
-async fn services_and_up_do_not_meet_in_a_folder() {
+async fn a_service_and_up_cannot_use_one_folder_at_once() {
     let mut up = Up::start().await;
     let folder = up.folder.path().to_str().unwrap().to_owned();
     for command in [&["user"][..], &["inventory"], &["order"], &["migrate"]] {
@@ -41,7 +42,7 @@ async fn services_and_up_do_not_meet_in_a_folder() {
             "{command:?}: {log}"
         );
     }
-    // By its own path it is the same file.
+    // An explicit path to the same file changes nothing.
     let url = format!("sqlite:{folder}/inventory.db");
     let named = [("SOUK_INVENTORY__DATABASE__URL", url.as_str())];
     let (status, log) = run(&["inventory", "--listen", "127.0.0.1:0", "--data-dir", &folder], &named).await;
@@ -54,7 +55,7 @@ async fn services_and_up_do_not_meet_in_a_folder() {
     let (status, log) = run(&["up", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
     assert_eq!(status, 1, "{log}");
     assert!(log.contains("another souk runs on the data folder"), "{log}");
-    // SQLite's file is for one process.
+    // Only one process may use an SQLite file.
     let (status, log) = run(&["order", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
     assert_eq!(status, 1, "{log}");
     assert!(log.contains("order.lock"), "{log}");
@@ -62,7 +63,7 @@ async fn services_and_up_do_not_meet_in_a_folder() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn the_error_of_a_port_in_use_names_it() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -72,7 +73,7 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_named_with_who_set_it() {
+async fn the_error_of_a_wrong_setting_names_it_and_its_source() {
     for (name, value, says) in [
         ("SOUK_ORDER__LISTEN", "here", "order.listen"),
         ("SOUK_ORDER__NO_SUCH", "1", "order.no_such"),
@@ -90,7 +91,7 @@ async fn a_wrong_setting_is_named_with_who_set_it() {
 }
 
 #[tokio::test]
-async fn a_shop_that_other_machines_reach_chooses_how_it_is_paid() {
+async fn a_shop_that_other_machines_reach_needs_a_payment_provider() {
     let folder = tempfile::tempdir().unwrap();
     let up = ["up", "--listen", "0.0.0.0:0", "--data-dir", folder.path().to_str().unwrap()];
     let order = ["order", "--data-dir", folder.path().to_str().unwrap()];
@@ -115,7 +116,7 @@ async fn the_default_settings_are_a_settings_file() {
 }
 
 #[tokio::test]
-async fn help_tells_every_command() {
+async fn help_names_every_command() {
     let (status, log) = run(&["--help"], &[]).await;
     assert_eq!(status, 0);
     for command in [
@@ -138,13 +139,13 @@ async fn help_tells_every_command() {
 }
 
 #[tokio::test]
-async fn up_tells_where_everything_is_and_stops_cleanly() {
+async fn up_prints_every_address_and_stops_cleanly() {
     let mut up = Up::start().await;
     let log = up.process.log();
     let seen = |text: &str| assert!(log.contains(text), "{text} is not in\n{log}");
     seen(&up.gateway);
     seen("/metrics");
-    // Its output is no terminal here, so the password stays in the file.
+    // The output is no terminal here, so the password stays in the file.
     let credentials = up.folder.path().join("admin.json");
     seen(&format!("password in {}", credentials.display()));
     let credentials: serde_json::Value = serde_json::from_slice(&std::fs::read(credentials).unwrap()).unwrap();
@@ -161,7 +162,7 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
     assert!(status.success(), "{}", up.process.log());
     assert!(!up.folder.path().join("running.json").exists());
 
-    // Started again it is the same shop, and the administrator is not announced again.
+    // After a restart it is the same shop, and the administrator is not announced again.
     up.process.restart().await;
     assert_eq!(up.process.log().matches("password in").count(), 1);
     let gateway = super::cluster::running(up.folder.path());
@@ -170,7 +171,7 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
 }
 
 #[tokio::test]
-async fn pages_of_this_machine_may_call_up_unless_something_else_is_set() {
+async fn up_allows_pages_of_this_machine_unless_configured_otherwise() {
     const PAGE: &str = "http://localhost:3000";
     let allowed = async |up: &Up, origin: &str| {
         let client = reqwest::Client::new();
@@ -196,7 +197,7 @@ async fn pages_of_this_machine_may_call_up_unless_something_else_is_set() {
 }
 
 #[tokio::test]
-async fn an_administrator_is_made_once_and_can_log_in() {
+async fn an_administrator_is_created_once_and_can_log_in() {
     let up = Up::start().await;
     let folder = up.folder.path().to_str().unwrap();
     let make = ["user", "create-admin", "--email", "Second@Example.com", "--data-dir", folder];
@@ -225,7 +226,7 @@ async fn verify_finds_broken_promises() {
     assert!(log.contains("ledger") && log.contains(&product), "{log}");
 }
 
-/// Python has SQLite built in; the shell tool may not be there.
+/// Uses Python, which includes SQLite; the `sqlite3` command may be missing.
 fn sqlite(file: &Path, sql: &str) {
     let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],timeout=10); c.execute(sys.argv[2]); c.commit()";
     let status = Command::new("python3").args(["-c", script]).arg(file).arg(sql).status().unwrap();

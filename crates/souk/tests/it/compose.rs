@@ -1,4 +1,5 @@
-//! What `docker-compose.yml` says, run without containers: the same commands with the same settings, but for places.
+//! Runs `docker-compose.yml` without containers: the same commands with the same settings, but with paths and addresses
+//! of this machine.
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -30,11 +31,11 @@ const SERVED: [&str; 3] = ["user", "inventory", "order"];
 const ADMIN: (&str, &str) = ("admin@example.com", "the administrator");
 const SECRET: &str = "4f0c8a1b9e2d7f6035a4c8e1b7d90f3246ac58e1d7b3f902";
 
-/// The file, and where its parts are on this machine.
+/// The file, and the paths of its parts on this machine.
 struct Compose {
     services: Value,
     folder: TempDir,
-    /// By service: of its own port, and of the one for probes and metrics.
+    /// The port of each service, and its port for probes and metrics.
     ports: BTreeMap<&'static str, u16>,
     probes: BTreeMap<&'static str, u16>,
 }
@@ -49,7 +50,7 @@ impl Compose {
         Self { services: file["services"].clone(), folder, ports: ports(), probes: ports() }
     }
 
-    /// The volumes of a service, by where it sees them.
+    /// The volumes of a service, by their paths in the container.
     fn volumes(&self, service: &str) -> BTreeMap<String, String> {
         let volumes = self.services[service]["volumes"].as_sequence().unwrap();
         let split = |volume: &Value| {
@@ -59,13 +60,13 @@ impl Compose {
         volumes.iter().map(split).collect()
     }
 
-    /// A service's command, without a place of its own for any path.
+    /// A service's command. It must not contain paths.
     fn command(&self, service: &str) -> Vec<String> {
         let command = self.services[service]["command"].as_sequence().unwrap();
         command.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Makes certificates by the file's job, in a folder for each volume.
+    /// Creates the certificates with the job of the file, in one folder for each volume.
     async fn certificates(&self) {
         let made = self.folder.path().join("certificates");
         let folder = made.to_str().unwrap();
@@ -83,7 +84,7 @@ impl Compose {
         }
     }
 
-    /// A service's settings, with what stands for this machine in place of what stands for the network of containers.
+    /// A service's settings, with paths and addresses of this machine instead of those of the containers.
     fn settings(&self, service: &str) -> BTreeMap<String, String> {
         let volumes = self.volumes(service);
         assert_eq!(volumes.len(), 1, "a service sees its own certificate alone: {volumes:?}");
@@ -91,7 +92,7 @@ impl Compose {
         let mut settings = BTreeMap::new();
         for (name, value) in self.services[service]["environment"].as_mapping().unwrap() {
             let (name, mut value) = (name.as_str().unwrap(), value.as_str().unwrap().to_owned());
-            // What is no part of this test: SQLite stands for PostgreSQL.
+            // This test leaves out these parts. It uses SQLite instead of PostgreSQL.
             if ["DATABASE__URL", "NATS_URL", "OTLP_ENDPOINT", "METRICS_LISTEN"].iter().any(|end| name.ends_with(end)) {
                 continue;
             }
@@ -120,7 +121,7 @@ impl Compose {
         self.settings(service).into_iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// The health check of a service, as it runs in its container: the image's.
+    /// Runs the health check of a service as its container does: the one of the image.
     async fn is_healthy(&self, service: &str) -> bool {
         assert!(self.services[service].get("healthcheck").is_none(), "{service} has one of its own");
         let image = include_str!("../../../../deploy/Dockerfile");
@@ -131,7 +132,7 @@ impl Compose {
         souk().args(args.iter().map(|word| word.replace(":9464", &port))).run().await.0.success()
     }
 
-    /// A client of a service, with a certificate or without, in the name of a service or of nobody.
+    /// A client of a service, with or without a certificate, and with the service token of `name` if given.
     fn client(&self, service: &str, certificate: Option<&str>, name: Option<&str>) -> Client {
         let files = |of: &str| self.folder.path().join(format!("{of}-certificate"));
         let own = |file: &str| certificate.map(|of| files(of).join(file)).unwrap_or_default();
@@ -158,7 +159,7 @@ async fn release(client: Client) -> Result<(), Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_nobody_else() {
+async fn services_of_the_compose_file_accept_only_callers_with_their_certificates() {
     let compose = Compose::read();
     compose.certificates().await;
     let admin = compose.program("user", "").args(["user", "create-admin", "--email", ADMIN.0]);
@@ -181,7 +182,7 @@ async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_no
     let placed = customer.post("/v1/orders", order("1", &[(&product, 2)], "tok_approved")).await.ok();
     assert_eq!(placed["state"], "STATE_CONFIRMED", "{placed}");
 
-    // Even what is public is for those alone who show a certificate.
+    // Even public methods require a client certificate.
     let keys =
         async |client: Client| SessionServiceClient::new(client).get_json_web_key_set(GetJsonWebKeySetRequest {}).await;
     keys(compose.client("user", Some("gateway"), None)).await.unwrap();
@@ -192,7 +193,7 @@ async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_no
         anyhow::Ok(SessionServiceClient::new(channel).get_json_web_key_set(GetJsonWebKeySetRequest {}).await?)
     };
     plain.await.unwrap_err();
-    // A service acts in its own name alone, though it has the secret, and calls what is meant for it.
+    // A service can act only in its own name, although it knows the secret, and can call only methods that admit it.
     release(compose.client("inventory", Some("order"), Some("order"))).await.unwrap();
     for (certificate, name, reason) in [
         ("gateway", "order", Reason::TokenInvalid),
@@ -203,7 +204,7 @@ async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_no
         assert_eq!(Problem::from_status(&refused).reason(), reason, "{certificate} as {name}: {refused:?}");
     }
 
-    // Certificates that are made later go with those in use.
+    // Certificates that are created later work together with those in use.
     compose.certificates().await;
     keys(compose.client("user", Some("gateway"), None)).await.unwrap();
     let key = std::fs::metadata(compose.folder.path().join("certificates/order/key.pem")).unwrap();

@@ -1,5 +1,5 @@
-//! Every link between two parts is cut under load, in both ways a network has: nothing is lost, what fails meanwhile
-//! says so clearly, and soon after its return all is as before.
+//! Every network link between two parts of souk is cut under load, in two ways. No order is lost, errors in the
+//! meantime are clear, and soon after the link is back everything works as before.
 
 mod probes;
 
@@ -27,20 +27,20 @@ use super::{
     rest::Rest,
 };
 
-/// From a link's return until all is as before.
+/// The longest time from the return of a link until everything works as before.
 const NORMAL: Duration = Duration::from_secs(10);
-/// What is asked again and again, each so often.
+/// The interval of each probe.
 const EVERY: Duration = Duration::from_millis(400);
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
 const PUBLISHERS: [&str; 2] = ["inventory", "order"];
 
-/// The two ways.
+/// The two ways of cutting a link.
 type Cut = (&'static str, fn(&Proxy));
 const WAYS: [Cut; 2] = [("reset", Proxy::cut), ("swallowed", Proxy::stall)];
 
-/// How long a link stays cut, and in which ways the one of this number is. `SOUK_TEST_CUT=30s` is what is promised:
-/// each link in both ways; of them, `SOUK_TEST_LINK=NATS` takes those of that name. Else each in one of them, for a
-/// moment, and the other one on the other engine.
+/// How long a link stays cut, and in which ways the link with this number is cut. With `SOUK_TEST_CUT=30s`, each link
+/// is cut in both ways, as promised; `SOUK_TEST_LINK=NATS` selects the links with that name. Otherwise each link is cut
+/// for a moment in one way, and in the other way on the other engine.
 fn plan(engine: Engine, number: usize) -> (Duration, Vec<Cut>) {
     match std::env::var("SOUK_TEST_CUT") {
         Ok(text) => (humantime::parse_duration(&text).unwrap(), WAYS.to_vec()),
@@ -48,18 +48,18 @@ fn plan(engine: Engine, number: usize) -> (Duration, Vec<Cut>) {
     }
 }
 
-/// A proxy in every link.
+/// A proxy in each link.
 struct Links {
     /// From the gateway to each service.
     gateway: [Proxy; 3],
     stock: Proxy,
-    /// Where the services get the keys that tokens are checked with.
+    /// From the services to the keys that verify access tokens.
     keys: Proxy,
-    /// From each service to its database, where that is a server.
+    /// From each service to its database, if that is a server.
     databases: Vec<(Proxy, String)>,
     /// From inventory and order to NATS.
     nats: Option<([Proxy; 2], Server)>,
-    /// From orders to Stripe, where payments are made there.
+    /// From orders to Stripe, if orders are paid there.
     stripe: Option<(Proxy, Localstripe)>,
 }
 
@@ -87,7 +87,7 @@ impl Links {
         Self { gateway, stock: to(1).await, keys: to(0).await, databases, nats, stripe }
     }
 
-    /// What orders are paid with.
+    /// The payment token of orders.
     fn token(&self) -> &'static str {
         if self.stripe.is_some() { "pm_card_visa" } else { "tok_approved" }
     }
@@ -103,7 +103,7 @@ impl Links {
         }
         let own = service.to_uppercase();
         if service == "user" {
-            // At full length the test outlasts a token.
+            // With the full length, the test takes longer than an access token is valid.
             program = program.env("SOUK_USER__ACCESS_TOKEN_TTL", "1h");
         } else {
             program = program.env(format!("SOUK_{own}__CLIENTS__USER__ADDRESS"), address(&self.keys));
@@ -129,7 +129,7 @@ impl Links {
         }
     }
 
-    /// All of them; but where Stripe is there, only the one to it.
+    /// All links. With Stripe, only the link to Stripe.
     fn all(&self) -> Vec<(String, &Proxy)> {
         if let Some((proxy, _)) = &self.stripe {
             return vec![("order to Stripe".to_owned(), proxy)];
@@ -145,7 +145,7 @@ impl Links {
     }
 }
 
-/// Orders that were recorded before a time and are not final.
+/// The number of orders that were recorded before a time and are not final.
 async fn unfinished(admin: &Rest, before: &str) -> usize {
     let mut count = 0;
     for state in ["STATE_PENDING", "STATE_CANCELLING"] {
@@ -157,7 +157,7 @@ async fn unfinished(admin: &Rest, before: &str) -> usize {
     count
 }
 
-/// How many events of a service are not in NATS.
+/// The number of events of a service that are not in NATS yet.
 async fn unpublished(database: &str) -> i64 {
     let (client, connection) = tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -191,7 +191,7 @@ async fn faults_of_links_break_no_promise(engine: Engine, at_stripe: bool) {
     let databases = [ground.databases[1].url.clone(), ground.databases[2].url.clone()];
     let cluster = Cluster::on(ground, false, |service, program| links.through(service, program)).await;
     let mut buyers = cluster.prove().args(["--duration", "1h", "--buyers"]);
-    // Stripe's stand-in writes all that it has to disk at each change: more would only wait for it.
+    // The stand-in for Stripe writes all its data to disk with each change. More buyers would only wait for it.
     buyers = if at_stripe { buyers.args(["1", "--payment-token", links.token()]) } else { buyers.args(["2"]) };
     let mut buyers = buyers.start().await;
     let (probes, stop) = (Arc::new(Probes::new(&cluster, links.token()).await), CancellationToken::new());
@@ -203,7 +203,7 @@ async fn faults_of_links_break_no_promise(engine: Engine, at_stripe: bool) {
         let (how_long, ways) = plan(engine, number);
         for (how, cut) in ways {
             let began = Instant::now();
-            // What is under way when the link breaks may fail, too.
+            // Requests that are running when the link breaks may fail, too.
             let under_way = EVERY * 2;
             let before = probes.failures(normal_since, began - under_way);
             assert!(before.is_empty(), "before {name} is {how}: {before:#?}\n{}", cluster.logs());
@@ -220,7 +220,7 @@ async fn faults_of_links_break_no_promise(engine: Engine, at_stripe: bool) {
             let last_order = back.elapsed();
             if engine == Engine::Postgres {
                 wait::until(NORMAL * 2, "the events of that time to be published", async || {
-                    // All of them, but for what happens just now.
+                    // All of them, except the events of this moment.
                     unpublished(&databases[0]).await < 200 && unpublished(&databases[1]).await < 200
                 })
                 .await;
@@ -250,7 +250,7 @@ async fn faults_of_links_break_no_promise(engine: Engine, at_stripe: bool) {
     assert!(late.is_empty(), "{late:#?}\n{}", cluster.logs());
     let unclear = probes.unclear.lock().unwrap().clone();
     assert!(unclear.is_empty(), "{unclear:#?}\n{}", cluster.logs());
-    // It looks for lost, doubled and oversold orders by the answers that its buyers got, and runs `souk verify`.
+    // `souk prove` looks for lost, doubled and oversold orders in the responses of its buyers, and runs `souk verify`.
     let status = buyers.terminate(Duration::from_secs(120)).await;
     println!("{}", buyers.log());
     assert!(status.success(), "{}\n{}", buyers.log(), cluster.logs());

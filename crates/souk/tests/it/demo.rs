@@ -8,14 +8,14 @@ use super::{
     rest::Rest,
 };
 
-/// Runs `souk demo` against this souk; what it printed.
+/// Runs `souk demo` against this souk. Returns its output.
 async fn demo(up: &Up) -> String {
     let (status, log) = souk().args(["demo", "--data-dir"]).arg(up.folder.path()).run().await;
     assert!(status.success(), "{log}\n{}", up.process.log());
     log
 }
 
-/// All entries of a list, page by page.
+/// All entries of a list, from all pages.
 async fn all(rest: &Rest, what: &str) -> Vec<Value> {
     let (mut found, mut token) = (Vec::new(), String::new());
     loop {
@@ -28,7 +28,7 @@ async fn all(rest: &Rest, what: &str) -> Vec<Value> {
     }
 }
 
-/// All that the demo makes, with every product's stock.
+/// Everything that the demo creates, with the stock of every product.
 async fn shop(admin: &Rest) -> Vec<Value> {
     let mut found = Vec::new();
     for what in ["products", "locations", "users", "orders"] {
@@ -51,7 +51,7 @@ async fn the_demo_fills_a_shop_once_postgres() {
 }
 
 async fn fills_a_shop_once(engine: Engine) {
-    // With the limits that a newcomer's souk has.
+    // With the default rate limits, which a newcomer has.
     let on = UpOn::start(engine, |program| program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "true")).await;
     let log = demo(&on.up).await;
     let gateway = &on.up.gateway;

@@ -1,5 +1,5 @@
-//! An administrator takes an account's roles away, and a customer logs out: everywhere, within two seconds, their access
-//! tokens are worth nothing.
+//! An administrator removes an account's roles, and a customer logs out. Within two seconds, every gateway and service
+//! refuses their access tokens.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use super::{
     rest::{Answer, Rest, order},
 };
 
-/// How long it may take on a machine that does much else. What it took is printed.
+/// The limit on a busy machine. The measured time is printed.
 const LONG: Duration = Duration::from_secs(30);
 
-/// One of the staff, who has not done anything yet.
+/// A new member of staff, who has not sent any request yet.
 async fn staff(admin: &Rest, gateway: &str, who: &str) -> (String, Rest) {
     let customer = Rest::anonymous(gateway).customer(who).await;
     let name = customer.get("/v1/users/me").await.ok()["name"].as_str().unwrap().to_owned();
@@ -40,7 +40,8 @@ fn ended(answer: &Answer) -> bool {
     answer.status == 401 && answer.body["reason"] == "TOKEN_INVALID"
 }
 
-/// Separate processes on PostgreSQL: two gateways, two replicas of inventory, all asked directly, too.
+/// Separate processes on PostgreSQL: two gateways and two replicas of inventory. The test calls each of them directly,
+/// too.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_gateway_and_service_refuses_a_demoted_user() {
     let cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, |_, program| program).await;
@@ -67,7 +68,7 @@ async fn every_gateway_and_service_refuses_a_demoted_user() {
     low(1).await.unwrap();
     low(4).await.unwrap();
     sagas().await.unwrap();
-    // A stream that was opened before, through the gateway.
+    // A stream through the gateway that was opened before.
     let gateway = Channel::from_shared(cluster.gateway.clone()).unwrap().connect_lazy();
     let mut orders = OrderServiceClient::new(gateway);
     let mut stream = orders.watch_orders(request(&token, WatchOrdersRequest::default())).await.unwrap().into_inner();
@@ -75,7 +76,7 @@ async fn every_gateway_and_service_refuses_a_demoted_user() {
 
     admin.post(&format!("/v1/{name}:setRoles"), json!({ "roles": [] })).await.ok();
     let begin = Instant::now();
-    // The user service itself does not wait until it is told.
+    // The user service itself refuses the token at once.
     assert!(ended(&token.get("/v1/users").await));
     wait::until(LONG, "gateways and services to refuse the token", async || {
         let direct = [low(1).await, low(4).await, sagas().await];
@@ -88,7 +89,7 @@ async fn every_gateway_and_service_refuses_a_demoted_user() {
     let cut = tokio::time::timeout(LONG, stream.message()).await.unwrap().unwrap_err();
     assert_eq!(cut.code(), Code::Unauthenticated, "{cut}");
 
-    // A process that starts now knows it, too; and nobody else is refused.
+    // A process that starts now refuses the token, too, and no other token is refused.
     let (_third, third_gateway) = cluster.second_gateway().await;
     let late = token.at(&third_gateway);
     let answer = wait::value(LONG, "the third gateway to answer", async || {
@@ -103,9 +104,9 @@ async fn every_gateway_and_service_refuses_a_demoted_user() {
     own.unwrap();
 }
 
-/// One process on SQLite, and a customer who logs out and orders at once again.
+/// One process on SQLite. A customer logs out, and at once logs in and orders again.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_logs_out_is_out() {
+async fn an_access_token_is_refused_after_log_out() {
     let up = Up::start().await;
     let anyone = Rest::anonymous(&up.gateway);
     let credentials = json!({ "email": "ann@example.com", "password": "correct horse" });
@@ -121,7 +122,7 @@ async fn who_logs_out_is_out() {
     }
 }
 
-/// What follows of an event stream until it has this text.
+/// Reads an event stream until it contains this text.
 async fn read_to(stream: &mut reqwest::Response, text: &str) -> String {
     let mut read = String::new();
     while !read.contains(text) {
@@ -131,7 +132,7 @@ async fn read_to(stream: &mut reqwest::Response, text: &str) -> String {
     read
 }
 
-/// A stream ends with its token, in band, and continues where it was with a new one.
+/// A stream ends when its token expires, with an error in the stream, and a new token resumes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_its_token_and_resumes_with_a_new_one() {
     let up =

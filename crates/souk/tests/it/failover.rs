@@ -12,10 +12,10 @@ use super::{
 };
 
 const LONG: Duration = Duration::from_secs(60);
-/// What is promised is 3 s; a machine that does much else may take longer.
+/// The promise is 3 s; a busy machine may take longer.
 const BACK: Duration = Duration::from_secs(20);
 
-/// What becomes of the primary.
+/// What happens to the primary.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Killed,
@@ -23,17 +23,17 @@ enum Fate {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a_standby_is_promoted_where_the_primary_is_killed() {
+async fn fault_a_standby_is_promoted_after_the_primary_is_killed() {
     failover(Fate::Killed).await;
 }
 
-/// With the old primary still there, connections to it stay open: those are not to be used.
+/// The old primary still runs, so connections to it stay open. They must not be used any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn fault_a_standby_is_promoted_where_the_primary_turns_read_only() {
+async fn fault_a_standby_is_promoted_after_the_primary_became_read_only() {
     failover(Fate::ReadOnly).await;
 }
 
-/// `SOUK_TEST_FAILOVER_SECONDS` makes it longer.
+/// `SOUK_TEST_FAILOVER_SECONDS` sets its duration.
 async fn failover(fate: Fate) {
     let seconds = std::env::var("SOUK_TEST_FAILOVER_SECONDS").unwrap_or_else(|_| "6".into());
     let pair = Pair::start().await.unwrap();
@@ -80,7 +80,7 @@ async fn failover(fate: Fate) {
     cluster.verify().await;
 }
 
-/// Places an order every 50 ms, whether or not those before are answered.
+/// Places an order every 50 ms, without waiting for earlier responses.
 struct Prober {
     placed: mpsc::UnboundedReceiver<Instant>,
     _orders: JoinSet<()>,
@@ -99,7 +99,7 @@ impl Prober {
                     let body = order(&format!("probe-{number}"), &[(&product, 1)], "tok_approved");
                     let answer = buyer.send(reqwest::Method::POST, "/v1/orders", Some(body)).await;
                     if answer.is_ok_and(|answer| answer.body["state"] == "STATE_CONFIRMED") {
-                        // Nobody may be waiting any more.
+                        // The test may have ended, so that nobody receives this.
                         let _ = done.send(Instant::now());
                     }
                 });
@@ -109,13 +109,13 @@ impl Prober {
         Self { placed, _orders: orders }
     }
 
-    /// When the first one was confirmed.
+    /// When the first order was confirmed.
     async fn first(&mut self) -> Instant {
         self.placed.recv().await.unwrap()
     }
 }
 
-/// Runs a statement on whichever server takes writes.
+/// Runs a statement on the server that accepts writes.
 async fn sql(url: &str, statement: &str) -> Result<(), tokio_postgres::Error> {
     let url = format!("{url}?target_session_attrs=read-write");
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;

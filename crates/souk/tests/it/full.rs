@@ -1,5 +1,5 @@
-//! A disk that is full: requests are answered 503 and say why, `/readyz` tells the truth, and all continues once there
-//! is room. On a real file system without room, each.
+//! A disk is full. Requests are refused with 503 and the reason, `/readyz` reports the failure, and everything
+//! continues once there is space. Each test uses a real file system of its own.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// `None` if nothing can be mounted; `./test` says so at its start.
+/// A small file system. `None` if nothing can be mounted; `./test` reports that at its start.
 fn disk(mebibytes: u32) -> Option<SmallDisk> {
     SmallDisk::new(mebibytes).inspect_err(|why| println!("NOT TESTED: {why:#}")).ok()
 }
 
-/// Orders until one is refused with 503. Those that were recorded before may be told to wait.
+/// Orders until an order is refused with 503. Orders that were recorded before may still be running.
 async fn refused(buyer: &Rest, product: &str, round: &str) -> Answer {
     for number in 0..2000 {
         let answer =
@@ -37,7 +37,7 @@ async fn is_ready(buyer: &Rest) -> bool {
     buyer.get("/readyz").await.status == 200
 }
 
-/// Fills the disk and makes room again, twice, under orders.
+/// Fills the disk and frees it again, twice, while orders are placed.
 async fn refuses_until_there_is_room(admin: &Rest, fill: impl AsyncFn(), make_room: impl AsyncFn()) {
     let product = admin.product("FULL", 10_000).await;
     let buyer = Rest::anonymous(&admin.base).customer("full").await;
@@ -51,7 +51,7 @@ async fn refuses_until_there_is_room(admin: &Rest, fill: impl AsyncFn(), make_ro
         let detail = answer.body["detail"].as_str().unwrap();
         assert!(detail.contains("database cannot store anything at the moment"), "{detail}");
         wait::until(LONG, "souk not to be ready", async || !is_ready(&buyer).await).await;
-        // It can be read all the same.
+        // Reads still succeed.
         buyer.get(&format!("/v1/{product}")).await.ok();
         make_room().await;
     }
@@ -60,7 +60,7 @@ async fn refuses_until_there_is_room(admin: &Rest, fill: impl AsyncFn(), make_ro
     assert_eq!(buyer.post("/v1/orders", body).await.ok()["state"], "STATE_CONFIRMED");
 }
 
-/// The orders' database lies in a tablespace without room.
+/// The orders' database is in a tablespace on the full disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a_full_disk_postgres() {
     let Some(disk) = disk(24) else { return };
@@ -102,7 +102,7 @@ async fn fault_a_full_disk_sqlite() {
     let admin = administrator(&running(&seen), &seen).await;
     refuses_until_there_is_room(&admin, async || disk.fill().unwrap(), async || disk.make_room().unwrap()).await;
 
-    // A start says which file it is, and what to do.
+    // A start names the file and what to do.
     assert!(process.terminate(LONG).await.success(), "{}", process.log());
     disk.fill().unwrap();
     let (status, log) = up().run().await;

@@ -1,6 +1,6 @@
-//! What clients and operators see, kept as text in `tests/goldens`: a change of it shows in review. `SOUK_UPDATE_DOCS=1
-//! cargo test -p souk --test it goldens` writes the files anew. Two more documents of the kind lie elsewhere:
-//! docs/openapi.json and docs/errors.md.
+//! What clients and operators see, stored as text in `tests/goldens`, so that a review shows each change.
+//! `SOUK_UPDATE_DOCS=1 cargo test -p souk --test it goldens` writes the files again. docs/openapi.json and
+//! docs/errors.md are checked in the same way by other tests.
 
 mod contract;
 mod exchanges;
@@ -12,7 +12,7 @@ use std::{fs, path::Path};
 
 use super::cluster::souk;
 
-/// Fails where a file differs from what it should hold, and names the first line that does.
+/// Fails if a file differs from the expected text, and names the first different line.
 #[track_caller]
 fn compare(file: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(file);
@@ -28,15 +28,16 @@ fn compare(file: &str, made: &str) {
     assert!(kept == made, "{file} has {kept} lines and should have {made}: run this test with SOUK_UPDATE_DOCS=1");
 }
 
-// The names say `document`, as CONTRIBUTING.md's command that writes all documents anew looks for it.
+// The names contain `document`, because the command in CONTRIBUTING.md that writes all documents selects tests by that
+// word.
 
 #[test]
-fn the_contract_document_is_what_the_descriptors_say() {
+fn the_contract_document_equals_the_descriptors() {
     compare("contract.txt", &contract::text());
 }
 
 #[test]
-fn the_routes_document_is_what_the_gateway_serves() {
+fn the_routes_document_equals_the_routes_of_the_gateway() {
     compare("routes.txt", &contract::routes());
 }
 
@@ -56,14 +57,14 @@ fn the_instruments_document_names_every_metric_and_label() {
 }
 
 #[tokio::test]
-async fn the_settings_document_is_what_default_config_prints() {
+async fn the_settings_document_equals_the_output_of_default_config() {
     let (status, text) = souk().arg("default-config").run().await;
     assert!(status.success(), "{text}");
     compare("settings.toml", &format!("{text}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exchanges_and_metrics_documents_are_what_a_running_souk_answers() {
+async fn the_exchanges_and_metrics_documents_equal_the_responses_of_a_running_souk() {
     let recorded = exchanges::record().await;
     compare("exchanges.txt", &recorded.exchanges);
     compare("metrics.txt", &recorded.metrics);

@@ -1,4 +1,4 @@
-//! gRPC as its tools use it: reflection, then calls, against each service and through the gateway.
+//! gRPC as tools use it: reflection, then calls, to each service and through the gateway.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ async fn services(channel: &Channel) -> BTreeSet<String> {
     }
 }
 
-/// The reason of a refusal, which must give nothing internal away.
+/// The code and reason of a refusal, which must reveal no internals.
 fn refused(status: Status) -> (Code, Reason) {
     (status.code(), Problem::from_status(&status).reason())
 }
@@ -59,7 +59,7 @@ async fn reflection_and_calls_work_at_each_service_and_at_the_gateway() {
         let channel = connect(&at).await;
         let found = services(&channel).await;
         assert!(expected.iter().all(|name| found.contains(*name)), "{at}: {found:?}");
-        // What a tool needs to make a call: the file with the service and all that it imports.
+        // What a tool needs for a call: the file with the service and its imports.
         let question = MessageRequest::FileContainingSymbol(expected[0].to_owned());
         assert!(matches!(ask(&channel, question).await, MessageResponse::FileDescriptorResponse(_)), "{at}");
     }

@@ -1,5 +1,6 @@
-//! One address does its worst; another one does not notice. Each attack against `souk up` as it comes, on SQLite, and all
-//! of them at once: the other address is never refused, memory stays bounded, and all is released afterwards.
+//! One address attacks, and another one is not affected. Each attack runs alone and together with all others, against
+//! `souk up` with default settings on SQLite. The other address is never refused, memory stays limited, and everything
+//! is released afterwards.
 
 use std::{
     fs,
@@ -23,22 +24,22 @@ use super::{
 
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const HONEST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
-/// How long each of two attacks lasts.
+/// The duration of each of the two runs of an attack.
 const ATTACKED: Duration = Duration::from_secs(4);
-/// Files that the attacker and souk must be able to open: a connection is one, and there are some 12,000.
+/// The number of files that the attacker and souk must be able to open: about 12,000 connections.
 const FILES: u64 = 16_384;
-/// Products, with titles that make a page of 500 about 1 MiB.
+/// The number of products. Their titles make a page of 500 about 1 MiB long.
 const PRODUCTS: usize = 500;
-/// The most that may ever be resident.
+/// The most resident memory at any time, in bytes.
 const MOST: u64 = 512 << 20;
-/// How long it may take until what an attacker held that has left is released.
+/// How long it may take to release everything that the attacker held.
 const RELEASED: Duration = Duration::from_secs(20);
-/// Files that souk may have open afterwards beside those that it had before: connections that are used again.
+/// The number of files that souk may have open afterwards in addition to those before: reused connections.
 const SPARE_FILES: usize = 16;
-/// Between two requests of the honest client, as a person makes them.
+/// The pause between two requests of the honest client, about that of a person.
 const THINKS: Duration = Duration::from_millis(50);
 
-/// What an honest client met with.
+/// The results of an honest client.
 #[derive(Default)]
 struct Visit {
     answers: AtomicU64,
@@ -47,7 +48,7 @@ struct Visit {
 }
 
 impl Visit {
-    /// Asks, and counts anything but success. The client gives up after 20 s, as apps do.
+    /// Sends a request, and counts everything except success. The client times out after 20 s, as apps do.
     async fn ask(&self, client: &Rest, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
         let started = Instant::now();
         let answer = client.send(method, path, body).await;
@@ -58,7 +59,7 @@ impl Visit {
                 self.answers.fetch_add(1, Relaxed);
                 return Some(answer.body);
             }
-            // Recorded, and not yet final: it says to ask again.
+            // The order is recorded but not final: the error asks to retry.
             Ok(answer) if answer.body["reason"] == "REQUEST_IN_PROGRESS" => return None,
             Ok(answer) => format!("{} {}", answer.status, answer.body["reason"]),
             Err(error) => format!("{:?}", std::error::Error::source(&error)),
@@ -80,7 +81,7 @@ struct Shop {
     up: Up,
     product: String,
     honest: Rest,
-    /// Who attacks, and signed in with an account of their own.
+    /// The attacker, who is signed in with their own account.
     attacker: Attacker,
 }
 
@@ -104,7 +105,7 @@ impl Shop {
         Self { up, product, honest, attacker }
     }
 
-    /// The address of a service itself, from the first screen.
+    /// The address of a service, from the start-up output.
     fn service(&self, name: &str) -> SocketAddr {
         let log = self.up.process.log();
         let mut words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -115,7 +116,7 @@ impl Shop {
         address.unwrap().unwrap()
     }
 
-    /// Reads, orders and logs in until `end`, each beside the others.
+    /// Reads, orders and logs in concurrently until `end`.
     async fn visit(&self, end: &CancellationToken, round: &str) -> Visit {
         let visit = Visit::default();
         let pause = || end.run_until_cancelled(tokio::time::sleep(THINKS));
@@ -123,7 +124,7 @@ impl Shop {
             let path = format!("/v1/{}", self.product);
             while pause().await.is_some() {
                 visit.ask(&self.honest, Method::GET, &path, None).await;
-                // On a connection of its own.
+                // On a new connection.
                 let newcomer = Rest::from_address(&self.up.gateway, HONEST);
                 visit.ask(&newcomer, Method::GET, "/v1/products?pageSize=5", None).await;
             }
@@ -140,7 +141,7 @@ impl Shop {
             }
         };
         let log_ins = async {
-            // Few: they have a small budget of their own.
+            // Only a few: log-ins have a small budget.
             while end.run_until_cancelled(tokio::time::sleep(20 * THINKS)).await.is_some() {
                 let body = json!({"email": "honest@example.com", "password": "correct horse"});
                 let newcomer = Rest::from_address(&self.up.gateway, HONEST);
@@ -151,7 +152,7 @@ impl Shop {
         visit
     }
 
-    /// One attack while the honest client is there.
+    /// Runs one attack beside the honest client.
     async fn round(&self, attacks: &[Attack], round: &str) -> (Visit, Tally) {
         let end = CancellationToken::new();
         let attack = async {
@@ -161,7 +162,7 @@ impl Shop {
         tokio::join!(self.visit(&end, round), attack)
     }
 
-    /// What souk holds for its clients: open files, and requests being answered.
+    /// The resources that souk holds for clients: open files and running requests.
     async fn held(&self) -> Held {
         let files = fs::read_dir(format!("/proc/{}/fd", self.up.process.pid())).unwrap().count();
         let log = self.up.process.log();
@@ -172,7 +173,7 @@ impl Shop {
         Held { files, requests: active.map(count).sum::<f64>() as usize }
     }
 
-    /// The most that was ever resident, in bytes.
+    /// The largest resident memory so far, in bytes.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.up.process.pid())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -180,15 +181,15 @@ impl Shop {
     }
 }
 
-/// Runs these attacks on the gateway and holds souk to its promises.
+/// Runs these attacks on the gateway and checks souk's promises.
 async fn withstands(attacks: &[Attack]) {
     Shop::open().await.withstands(attacks).await;
 }
 
 impl Shop {
-    /// Lets these attacks happen twice: what is left of the first one would show in the second.
+    /// Runs these attacks twice: resources that the first run leaked would show in the second.
     async fn withstands(&self, attacks: &[Attack]) {
-        // Connections to the databases and between the services are made by then.
+        // Connections to the databases and between the services exist afterwards.
         let visit = self.visit(&after(ATTACKED / 4), "before").await;
         assert!(visit.refused.lock().unwrap().is_empty(), "refused without an attack: {:?}", visit.refused);
         let before = self.held().await;
@@ -214,12 +215,12 @@ impl Shop {
         assert!(faults.is_empty(), "{}\n\nthe end of the log, backwards:\n{end}", faults.join("\n"));
     }
 
-    /// Waits until all that the attacker held is released: files, places for requests, budgets of its address. What is
-    /// not in time.
+    /// Waits until everything that the attacker held is released: files, places for requests, budgets of its address.
+    /// Returns what is not released in time.
     async fn kept(&self, before: Held, round: &str) -> Option<String> {
         let deadline = Instant::now() + RELEASED;
         for number in 0.. {
-            // On a new connection: the old ones may have been ended.
+            // On a new connection, because the old ones may have been closed.
             let hostile = Rest::from_address(&self.up.gateway, ATTACKER);
             let hostile = hostile.with_token(self.attacker.token.as_deref().unwrap());
             let body = order(&format!("{round}-after-{number}"), &[(&self.product, 1)], "tok_approved");
@@ -252,7 +253,7 @@ fn after(time: Duration) -> CancellationToken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_sent_bodies() {
+async fn incomplete_bodies() {
     withstands(&[Attack::HalfSent]).await;
 }
 

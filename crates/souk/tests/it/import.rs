@@ -1,6 +1,6 @@
-//! A real export, imported whole, twice, and with everything killed in between: its revenue is the shop's, day by day.
+//! Imports a real export completely, twice, with kills in between. The revenue of each day equals that of the export.
 //!
-//! `SOUK_TEST_LINES=100000` takes all lines of the export instead of the first.
+//! `SOUK_TEST_LINES=100000` imports all lines of the export instead of the first ones.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,14 +19,14 @@ use super::{
     kill::sqlite,
 };
 
-/// The export: `SOUK_TEST_EXPORT`, or where the project keeps its real input beside the repository.
+/// The path of the export: `SOUK_TEST_EXPORT`, or a folder beside the repository.
 fn export() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/online-retail-2010-12-a.csv");
     std::env::var_os("SOUK_TEST_EXPORT").map_or(beside, PathBuf::from)
 }
 
-/// The first lines of the export, so that a test is done soon; dirty ones are among them. A cut in the middle of an
-/// invoice is fine.
+/// Copies the first lines of the export, so that the test is short. Some of them are invalid. An invoice may be cut in
+/// the middle.
 fn excerpt(folder: &Path, lines: usize) -> PathBuf {
     let file = folder.join("excerpt.csv");
     let bytes = std::fs::read(export()).unwrap_or_else(|error| {
@@ -49,7 +49,7 @@ fn importer(up: &Up, file: &Path, report: &Path) -> Program {
         .deadline(Duration::from_secs(600))
 }
 
-/// What the summary counts, its times left out.
+/// The counts in the summary, without times.
 fn sums(log: &str) -> Vec<String> {
     let counts = log.lines().skip_while(|line| !line.starts_with("  lines"));
     counts.take_while(|line| line.starts_with("  ")).map(str::to_owned).collect()
@@ -84,7 +84,7 @@ async fn import_survives_kills(engine: Engine) {
     let mut up =
         Up::start_with(|program| urls.iter().fold(program, |program, (name, url)| program.env(name, url))).await;
 
-    // The importer is killed while it places orders, then souk itself.
+    // The importer is killed while it places orders, then souk is killed.
     let mut first = importer(&up, &file, &folder.path().join("first.csv")).start().await;
     let admin = up.admin().await;
     wait::until(Duration::from_secs(120), "the first orders", async || {
@@ -124,7 +124,7 @@ async fn import_survives_kills(engine: Engine) {
     assert!(status.success(), "{log}");
 }
 
-/// What the shop holds: how many orders and users, and every product's stock.
+/// The content of the shop: the number of orders and users, and the stock of every product.
 async fn stamp(up: &Up) -> (usize, usize, Vec<String>) {
     let admin = up.admin().await;
     let mut count = [0, 0];
@@ -148,22 +148,22 @@ async fn stamp(up: &Up) -> (usize, usize, Vec<String>) {
     (count[0], count[1], stock)
 }
 
-/// What was sold and what was taken back on a day, in pence.
+/// The amounts that were sold and taken back on each day, in pence.
 type Revenue = BTreeMap<String, (i64, i64)>;
 
-/// What an export says, read without the importer.
+/// The content of an export, read without the importer.
 struct Books {
     lines: Vec<BookLine>,
-    /// Of each invoice, and of each cancellation.
+    /// The day of each invoice and of each cancellation.
     days: HashMap<String, String>,
 }
 
 struct BookLine {
-    /// In the file.
+    /// The number of the line in the file.
     number: u64,
     invoice: String,
     day: String,
-    /// Price and pieces as they stand there.
+    /// Price and pieces as text.
     price: String,
     pieces: String,
 }
@@ -171,14 +171,14 @@ struct BookLine {
 impl Books {
     fn of(file: &Path) -> Self {
         let mut reader = csv::Reader::from_path(file).unwrap();
-        // The heading is line 1, and no field is broken over lines.
+        // The heading is line 1, and no field spans several lines.
         let lines: Vec<_> =
             (2..).zip(reader.byte_records()).map(|(number, record)| BookLine::read(number, &record.unwrap())).collect();
         let days = lines.iter().map(|line| (line.invoice.clone(), line.day.clone())).collect();
         Self { lines, days }
     }
 
-    /// What it comes to without the lines that the importer's report names.
+    /// The revenue without the lines that the importer's report names.
     fn revenue(&self, report: &str) -> Revenue {
         let mut rejected = csv::Reader::from_reader(report.as_bytes());
         let rejected: HashSet<u64> = rejected.records().map(|line| line.unwrap()[0].parse().unwrap()).collect();
@@ -193,7 +193,8 @@ impl Books {
         revenue
     }
 
-    /// What souk's own books come to. A cancelled order has no day of its own: its reason names the cancellation.
+    /// The revenue in souk's database. A cancelled order does not store the day of its cancellation, so its reason
+    /// names the cancellation.
     async fn found(&self, orders: &TestDatabase) -> Revenue {
         let mut revenue = Revenue::new();
         let rows = async |what: &str| {
@@ -234,7 +235,7 @@ impl BookLine {
     }
 }
 
-/// Rows of a text `what` and an `amount`.
+/// The rows of a query for a text `what` and an `amount`.
 async fn query(database: &TestDatabase, select: &str) -> Vec<(String, i64)> {
     let found = match database.engine {
         Engine::Sqlite => {

@@ -1,5 +1,5 @@
-//! `souk prove`: services are killed without warning while buyers order, cancel and send back, and nothing is lost,
-//! doubled or oversold. And where something is, it says so.
+//! `souk prove`: services are killed without warning while buyers order, cancel and return goods. Nothing is lost,
+//! doubled or oversold. A planted loss is reported.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
     rest::Rest,
 };
 
-/// `SOUK_TEST_KILL_ORDERS` and `SOUK_TEST_KILLS` make it longer.
+/// `SOUK_TEST_KILL_ORDERS` and `SOUK_TEST_KILLS` make the tests longer.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -26,7 +26,7 @@ fn prove(folder: &TempDir) -> Program {
     souk().args(["prove", "--json"]).arg(json).deadline(Duration::from_secs(900))
 }
 
-/// What the run wrote down.
+/// The report of the run.
 fn report(folder: &TempDir) -> Value {
     serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap()
 }
@@ -47,7 +47,7 @@ async fn kill_under_orders(engine: Engine) {
     let mut program = prove(&folder)
         .env("TMPDIR", folder.path())
         .args(["--orders", &orders.to_string(), "--kills", &kills.to_string(), "--buyers", "16"])
-        // The stock sells out on the way.
+        // The stock sells out during the run.
         .args(["--seed", "4", "--products", "3", "--stock", "60"]);
     if engine == Engine::Postgres {
         let mut server = db::postgres_url().await;
@@ -60,7 +60,7 @@ async fn kill_under_orders(engine: Engine) {
     let report = report(&folder);
     let (did, found) = (&report["did"], report["found"].as_array().unwrap());
     assert_eq!(did["orders"], orders, "{report:#}");
-    // Those for which a slow machine finds no time before the end are left out.
+    // A slow machine may not have time for all planned kills.
     let killed: u64 = did["kills"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert!(killed >= 2, "{report:#}");
     for answer in ["confirmed", "out of stock", "payment declined"] {
@@ -71,13 +71,13 @@ async fn kill_under_orders(engine: Engine) {
     }
     assert!(did["final_after"].as_f64().unwrap() < 30.0);
     assert!(found.len() >= 8 && found.iter().all(|check| check["counted"].as_u64().unwrap() > 0), "{report:#}");
-    // All was well, so nothing is left behind.
+    // After a success, no files are left behind.
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 1, "more than the report is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_kill() {
+async fn prove_stays_within_the_rate_limits_and_cleans_up_without_a_kill() {
     let up = Up::start_with(|program| {
         let budget = "SOUK_GATEWAY__RATE_LIMITS__WRITE__PER_CALLER";
         program.env(format!("{budget}__RATE"), "4/s").env(format!("{budget}__BURST"), "3")
@@ -85,7 +85,7 @@ async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_ki
     .await;
     let folder = tempfile::tempdir().unwrap();
     let program = prove(&folder)
-        // By this seed some orders are sent four times at once.
+        // With this seed, some orders are sent four times at once.
         .args(["--url", &up.gateway, "--orders", "60", "--buyers", "4", "--seed", "4", "--data-dir"])
         .arg(up.folder.path());
     let (status, log) = program.run().await;
@@ -99,9 +99,9 @@ async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_ki
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stops_it_before_the_buyers_order_is_told_so_and_left_tidy_without_a_kill() {
+async fn prove_cleans_up_if_it_is_stopped_before_the_first_order_without_a_kill() {
     let up = Up::start().await;
-    // So many take their time, for so many log-ins from one address have to wait for their budget.
+    // This many buyers take some time to start, because their log-ins share the budget of one address.
     let program = Program::new(env!("CARGO_BIN_EXE_souk"), "Run ")
         .args(["prove", "--url", &up.gateway, "--buyers", "200", "--data-dir"])
         .arg(up.folder.path());
@@ -113,12 +113,12 @@ async fn who_stops_it_before_the_buyers_order_is_told_so_and_left_tidy_without_a
     assert_eq!(products["products"], serde_json::json!([]));
 }
 
-/// What is planted here happens to real data behind the services' backs: the run must see it.
+/// The test changes the data behind the services' backs. The run must find that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_order_and_a_piece_too_many_are_found_without_a_kill() {
+async fn a_lost_order_and_an_extra_piece_are_found_without_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    // Nobody cancels or sends back what was lost: it is looked for at the end alone.
+    // Buyers do not cancel or return the lost order: only the check at the end can find it.
     let program = prove(&folder).args(["--duration", "8s", "--no-kills", "--buyers", "4", "--data-dir"]).arg(&data);
     let run = tokio::spawn(program.run());
     wait::until(Duration::from_secs(120), "a confirmed order to lose", async || {
@@ -141,11 +141,12 @@ async fn a_lost_order_and_a_piece_too_many_are_found_without_a_kill() {
     assert!(data.join("order.log").exists(), "the services' logs are left");
 }
 
-/// Deletes one confirmed order, with foreign keys off as they are outside the services; answers its id.
+/// Deletes one confirmed order and returns its id. Foreign keys are off, as for connections outside of the services.
 const LOSE: &str =
     "DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE state = 'CONFIRMED' LIMIT 1) RETURNING hex(id)";
 
-/// Python has SQLite built in; the shell tool may not be there. Empty if there is nothing yet.
+/// Uses Python, which includes SQLite; the `sqlite3` command may be missing. Returns an empty text if the file does not
+/// exist yet.
 pub fn sqlite(file: &Path, sql: &str) -> String {
     if !file.exists() {
         return String::new();

@@ -1,4 +1,5 @@
-//! How large a request each method takes: enough for all that its rules allow, and no more than its contract says.
+//! The largest request of each method: every request that its rules allow is accepted, and larger ones than its
+//! contract allows are not.
 
 use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde_json::{Value as Json, json};
@@ -11,30 +12,30 @@ use tonic::Code;
 
 use super::{cluster::Up, rest::Rest};
 
-/// The default of `server.max_request_bytes`: no method takes more, whatever its rules allow.
+/// The default of `server.max_request_bytes`: no method accepts more, whatever its rules allow.
 const MOST: usize = 4 << 20;
-/// Characters of a text that has no rule, such as an etag.
+/// The assumed characters of a text without a rule, such as an etag.
 const NO_RULE: usize = 64;
-/// Items of a list that has no rule.
+/// The assumed items of a list without a rule.
 const NO_SIZE: usize = 100;
-/// Bytes of a character at most where a client writes JSON in ASCII: `\ud83d\ude00`.
+/// The most bytes of a character if a client writes JSON in ASCII: `\ud83d\ude00`.
 const CHARACTER: usize = 12;
-/// Bytes of a `FieldMask`.
+/// The assumed bytes of a `FieldMask`.
 const MASK: usize = 1024;
 
-/// Finds out how large the JSON of a message can be, indented as people's tools do. Its protobuf is smaller.
+/// Computes the largest JSON of a message, indented as tools do. Its protobuf is smaller.
 struct Sizes {
     rules: ExtensionDescriptor,
 }
 
 impl Sizes {
-    /// `None`: of any size.
+    /// The largest JSON of a message; `None` if it has no limit.
     fn message(&self, message: &MessageDescriptor, depth: usize) -> Option<usize> {
         match message.full_name() {
             "google.protobuf.Timestamp" | "google.protobuf.Duration" => return Some(40),
             "google.protobuf.FieldMask" => return Some(MASK),
             "google.protobuf.Any" | "google.protobuf.Struct" | "google.api.HttpBody" => return None,
-            // The three letters of a currency, and two numbers.
+            // A currency code of three letters, and two numbers.
             "google.type.Money" => return Some(120),
             _ => {}
         }
@@ -42,7 +43,7 @@ impl Sizes {
         members.sum::<Option<usize>>().map(|members| members + line(depth) + 2).filter(|_| depth < 20)
     }
 
-    /// `"name": value,`
+    /// The largest text of `"name": value,`.
     fn member(&self, field: &FieldDescriptor, depth: usize) -> Option<usize> {
         let rules = field.options().get_extension(&self.rules).as_message().cloned();
         let name = line(depth) + field.json_name().len() + 5;
@@ -68,7 +69,7 @@ impl Sizes {
     }
 }
 
-/// The line break and the spaces before a line.
+/// The line break and the indentation of a line.
 fn line(depth: usize) -> usize {
     1 + 2 * depth
 }
@@ -84,7 +85,7 @@ fn number(rules: Option<&DynamicMessage>, path: &[&str]) -> Option<usize> {
     usize::try_from(at(rules?, path)?.as_u64()?).ok()
 }
 
-/// What is in a rule, where it is set.
+/// A value in a rule, if it is set.
 fn at(rules: &DynamicMessage, path: &[&str]) -> Option<Value> {
     let (name, inside) = path.split_first()?;
     let value = rules.has_field_by_name(name).then(|| rules.get_field_by_name(name))??.into_owned();
@@ -92,7 +93,7 @@ fn at(rules: &DynamicMessage, path: &[&str]) -> Option<Value> {
 }
 
 #[test]
-fn every_method_takes_the_largest_request_that_its_rules_allow() {
+fn every_method_accepts_the_largest_request_that_its_rules_allow() {
     let contract = Contract::souk().unwrap();
     let sizes = Sizes { rules: contract.pool().get_extension_by_name("buf.validate.field").unwrap() };
     let default = usize::try_from(DEFAULT_MAX_REQUEST_BYTES).unwrap();
@@ -117,7 +118,7 @@ fn every_method_takes_the_largest_request_that_its_rules_allow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_larger_than_its_method_takes_is_refused_wherever_it_comes() {
+async fn a_request_larger_than_the_limit_of_its_method_is_refused_everywhere() {
     let up = Up::start().await;
     let anyone = Rest::anonymous(&up.gateway);
     let padded = |bytes: usize| json!({ "email": "ann@example.com", "password": "x".repeat(bytes) });
@@ -138,7 +139,7 @@ async fn a_request_that_is_larger_than_its_method_takes_is_refused_wherever_it_c
         }
     }
 
-    // What is meant for many at a time takes many.
+    // Batch methods accept many items.
     let admin = up.admin().await;
     let product = |number: usize| {
         let price = json!({ "currencyCode": "GBP", "units": "2" });

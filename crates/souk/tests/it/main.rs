@@ -1,4 +1,4 @@
-//! The whole system as a user has it: the `souk` binary, alone or as a cluster, on both engines.
+//! Tests of the whole system: the `souk` binary, alone or as a cluster, on both engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod clock;

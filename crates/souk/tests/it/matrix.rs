@@ -1,5 +1,5 @@
-//! Who may call what: every method of the contract as every kind of caller, over gRPC at the service that has it, over
-//! gRPC and REST at the gateway. What is expected is worked out here from the options as they are in the contract.
+//! Access: calls every method of the contract as every kind of caller, over gRPC at its service, and over gRPC and REST
+//! at the gateway. The test derives the expected result from the options in the contract by itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,23 +30,23 @@ use super::{
     rest::{Rest, order},
 };
 
-/// Who calls.
+/// A kind of caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
     Anonymous,
-    /// Whose resources the requests name.
+    /// The owner of the resources that the requests name.
     Owner,
-    /// A customer like the owner.
+    /// Another customer.
     Other,
     Staff,
     Admin,
-    /// An administrator whose token is limited to the scope that the method names.
+    /// An administrator whose token is limited to the scope of the method.
     InScope,
-    /// An administrator whose token is limited to another one.
+    /// An administrator whose token is limited to another scope.
     OutOfScope,
-    /// A service of souk, in its own name.
+    /// A service of souk, with its own name.
     Service(&'static str),
-    /// A service that may call the method, if there is one, with a token for another gRPC service.
+    /// A service that may call the method, if there is one, with a token for another service.
     WrongAudience,
 }
 
@@ -75,7 +75,7 @@ impl Caller {
     }
 }
 
-/// How a request fared with the access rules. `Admitted` says nothing of what became of it afterwards.
+/// The result of the access check. `Admitted` says nothing about later errors.
 #[derive(Clone, PartialEq, Eq)]
 struct Verdict(&'static str);
 
@@ -95,7 +95,7 @@ impl fmt::Debug for Verdict {
     }
 }
 
-/// What the rule, read by itself, says of this caller.
+/// What the rule says about this caller, computed independently.
 fn expected(rule: &AccessRule, caller: Caller, at_gateway: bool) -> Verdict {
     let clients =
         rule.public || rule.signed_in || rule.owner.is_some() || Role::ALL.iter().any(|role| rule.roles.has(*role));
@@ -121,7 +121,7 @@ fn expected(rule: &AccessRule, caller: Caller, at_gateway: bool) -> Verdict {
     }
 }
 
-/// What a request must hold so that the owner's resource is looked at, for each method that looks at one.
+/// The request that names the owner's resource, for each method with an owner.
 fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
     let (user, order_name, product) = (&shop.owner, &shop.order, &shop.product);
     match &*method.name {
@@ -139,23 +139,23 @@ fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
         "ListOrders" | "WatchOrders" => json!({"customer": user}),
         "GetUser" => json!({"name": user}),
         "UpdateUser" => json!({"user": {"name": user, "displayName": "Ann"}}),
-        // The wrong password: it comes to nothing, after the caller was let in.
+        // The wrong password: the call is admitted and then fails.
         "ChangePassword" => json!({"name": user, "currentPassword": "not this one", "newPassword": "correct horse 2"}),
         other => panic!("{other} has an owner: say here what a request for an owner's resource looks like"),
     }
 }
 
-/// What the requests are about.
+/// The resources that the requests name.
 struct Shop {
     owner: String,
     order: String,
-    /// Of another of the owner's orders.
+    /// A shipment of another order of the owner.
     shipment: String,
     product: String,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
+async fn every_method_admits_exactly_the_callers_of_its_access_rule() {
     let up = Up::start_with(|program| program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false")).await;
     let contract = Contract::souk().unwrap();
     let admin = up.admin().await;
@@ -196,7 +196,7 @@ async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
         services.insert(service, connect(up.service(service)).await);
     }
 
-    // A name that is misspelt lets no one in, and nobody would notice.
+    // A misspelt name in a rule would admit nobody, and no other test would find it.
     let named = contract.methods().filter_map(|method| Some(&method.access.as_ref()?.internal_callers)).flatten();
     let named: BTreeSet<_> = named.map(String::as_str).collect();
     assert_eq!(named, BTreeSet::from(["gateway", "inventory", "order"]));
@@ -231,7 +231,7 @@ async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
             ];
             for route in method.http.iter().flat_map(|rule| std::iter::once(rule).chain(&rule.additional_bindings)) {
                 let expected = match expected(rule, caller, true) {
-                    // What no client may call has no route.
+                    // A method that no client may call has no route.
                     _ if rule.only_internal() => ADMITTED,
                     expected => expected,
                 };
@@ -254,7 +254,7 @@ async fn grpc(channel: &Channel, method: &Method, caller: &Rest, body: Value) ->
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let path = PathAndQuery::try_from(&method.path).unwrap();
-    // Of a stream, the first message says that the caller was let in.
+    // The first message of a stream shows that the caller was admitted.
     let answered = match method.descriptor.is_server_streaming() {
         true => match client.server_streaming(request, path, Raw).await {
             Ok(stream) => stream.into_inner().message().await.map(drop),
@@ -310,7 +310,7 @@ async fn over_rest(rule: &HttpRule, caller: &Rest, mut body: Value) -> Verdict {
         request = request.json(&body);
     }
     let answer = request.send().await.unwrap();
-    // A stream that went well has no end to wait for.
+    // A successful stream is not read to its end.
     if answer.status().is_success() {
         return ADMITTED;
     }
@@ -318,7 +318,7 @@ async fn over_rest(rule: &HttpRule, caller: &Rest, mut body: Value) -> Verdict {
     Verdict::of(problem["reason"].as_str().unwrap())
 }
 
-/// Sends bytes that are a message already, and does not read the answer.
+/// Sends encoded messages, and does not decode the response.
 struct Raw;
 
 impl Codec for Raw {

@@ -1,4 +1,4 @@
-//! Many want the last pieces; one request comes many times.
+//! Concurrent orders of the last pieces, and one request that is sent many times at once.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ async fn races(engine: Engine) {
     let admin = cluster.admin().await;
     let customer = Rest::anonymous(&cluster.gateway).customer("ann").await;
 
-    // 64 buyers, 10 pieces.
+    // 64 buyers order 10 pieces.
     let scarce = admin.product("SCARCE", 10).await;
     let mut buyers = JoinSet::new();
     for number in 0..64 {
@@ -40,7 +40,7 @@ async fn races(engine: Engine) {
     assert_eq!(stock["levels"][0]["onHand"], "0");
     assert_eq!(stock["levels"][0]["reserved"], "0");
 
-    // One request, 50 times at once.
+    // One request is sent 50 times at once.
     let plenty = admin.product("PLENTY", 1000).await;
     let mut same = JoinSet::new();
     for _ in 0..50 {

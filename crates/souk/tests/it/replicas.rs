@@ -1,4 +1,4 @@
-//! Two replicas of a service: one is killed under load, and hardly anyone notices.
+//! Two replicas of a service: one stops or is killed under load, and almost no request fails.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What the gateway keeps, nobody reads from a replica.
+/// Turns the gateway's cache off, so that reads reach a replica.
 fn uncached(service: &str, program: Program) -> Program {
     match service {
         "gateway" => program.env("SOUK_GATEWAY__CACHE__ENABLED", "false"),
@@ -26,10 +26,10 @@ fn uncached(service: &str, program: Program) -> Program {
     }
 }
 
-/// Reads that failed, with when they were asked.
+/// Failed reads, and when they were sent.
 type Failed = Vec<(Instant, Answer)>;
 
-/// Sixteen who read a product again and again for four seconds; how often they have.
+/// Sixteen readers who read a product for four seconds, and the number of their reads.
 fn readers(gateway: &str, product: &str) -> (Arc<AtomicUsize>, JoinSet<Failed>) {
     let (read, end) = (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(4));
     let mut readers = JoinSet::new();
@@ -52,7 +52,7 @@ fn readers(gateway: &str, product: &str) -> (Arc<AtomicUsize>, JoinSet<Failed>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_inventories_stops_under_reads_and_none_fails() {
+async fn one_of_two_inventory_replicas_stops_and_no_read_fails() {
     let mut cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, uncached).await;
     let admin = cluster.admin().await;
     let product = admin.product("SKU-1", 5).await;
@@ -73,7 +73,7 @@ async fn one_of_two_inventories_stops_under_reads_and_none_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_inventories_is_killed_under_reads() {
+async fn one_of_two_inventory_replicas_is_killed_under_reads() {
     let mut cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, uncached).await;
     let admin = cluster.admin().await;
     let product = admin.product("SKU-1", 5).await;
@@ -100,7 +100,7 @@ async fn one_of_two_inventories_is_killed_under_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_gateway_changes_another_no_longer_gives_out() {
+async fn a_change_through_one_gateway_invalidates_the_cache_of_another() {
     let cluster = Cluster::start(Engine::Sqlite).await;
     let (_second, url) = cluster.second_gateway().await;
     let (admin, elsewhere) = (cluster.admin().await, Rest::anonymous(&url));
@@ -113,7 +113,7 @@ async fn what_one_gateway_changes_another_no_longer_gives_out() {
     )
     .await;
     for title in ["First", "Second", "Third"] {
-        // Kept, and fresh for seconds to come.
+        // The response is cached, and fresh for some more seconds.
         wait::until(LONG, "the answer to be kept", async || {
             cached(&elsewhere.get(&path).await).starts_with("souk; hit")
         })
@@ -126,7 +126,7 @@ async fn what_one_gateway_changes_another_no_longer_gives_out() {
             (answer.body["title"] == title).then_some(answer)
         })
         .await;
-        // Not because its time was over: then the first new answer would have been a refreshed one.
+        // It did not expire: otherwise the first new response would have been a refreshed one.
         assert_eq!(cached(&answer), "souk; fwd=uri-miss; stored");
     }
 }

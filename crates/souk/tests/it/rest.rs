@@ -1,11 +1,11 @@
-//! A client of the public API, as an app would write it.
+//! A client of the public API, as an app would contain it.
 
 use std::{net::IpAddr, time::Duration};
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
-/// An answer, whatever it is.
+/// A response with any status.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,
@@ -14,14 +14,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of an answer that must be good.
+    /// The body of a response that must be a success.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert!(self.status.is_success(), "{self:?}");
         self.body
     }
 
-    /// The reason of an answer that must be a problem with this status.
+    /// The reason of a response that must be a problem with this status.
     #[track_caller]
     pub fn problem(&self, status: u16) -> &str {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
@@ -30,7 +30,7 @@ impl Answer {
     }
 }
 
-/// A client, signed in or not.
+/// A client, with or without a token.
 #[derive(Debug, Clone)]
 pub struct Rest {
     http: reqwest::Client,
@@ -44,13 +44,13 @@ impl Rest {
         Self { http, base: base.to_owned(), token: None }
     }
 
-    /// One that connects from this address of the machine.
+    /// A client that connects from this address of the machine.
     pub fn from_address(base: &str, address: IpAddr) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().local_address(address);
         Self { http: http.build().unwrap(), base: base.to_owned(), token: None }
     }
 
-    /// The same over HTTP/2, without asking first.
+    /// A client that uses HTTP/2 without negotiation.
     pub fn over_http2(base: &str) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().http2_prior_knowledge();
         Self { http: http.build().unwrap(), base: base.to_owned(), token: None }
@@ -64,12 +64,12 @@ impl Rest {
         self.token.as_deref()
     }
 
-    /// The same client of another gateway.
+    /// The same client for another gateway.
     pub fn at(&self, base: &str) -> Self {
         Self { base: base.to_owned(), ..self.clone() }
     }
 
-    /// Puts the token on a gRPC call.
+    /// Adds the token to a gRPC call.
     pub fn sign(&self, metadata: &mut tonic::metadata::MetadataMap) {
         if let Some(token) = &self.token {
             metadata.insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -106,7 +106,7 @@ impl Rest {
         }
     }
 
-    /// Sends a request; an error is a connection that failed.
+    /// Sends a request. An error means that the connection failed.
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
         let mut request = self.request(method, path);
         if let Some(body) = body {
@@ -118,7 +118,7 @@ impl Rest {
         Ok(Answer { status, headers, body })
     }
 
-    /// Makes a product with stock; answers its resource name.
+    /// Creates a product with stock. Returns its resource name.
     pub async fn product(&self, sku: &str, stock: i64) -> String {
         let price = json!({ "currencyCode": "EUR", "units": "12", "nanos": 500_000_000 });
         let product = self.post("/v1/products", json!({ "sku": sku, "title": sku, "price": price })).await.ok();

@@ -1,4 +1,4 @@
-//! A customer's day over REST: what the contract's options promise, seen from outside.
+//! A customer's day over REST: the promises of the contract's options, as a client sees them.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn a_day_in_the_shop() {
     let available = async || anyone.get(&format!("/v1/{lantern}/availability")).await.ok();
     assert_eq!(available().await, json!({"available": "10", "unlimited": false}));
 
-    // Placed twice with one key: one order, and the second answer says so.
+    // Placed twice with one key: there is one order, and the second response says that it is a repetition.
     let first = ann.post("/v1/orders", order("cart-1", &[(&lantern, 3)], "tok_approved")).await;
     let again = ann.post("/v1/orders", order("cart-1", &[(&lantern, 3)], "tok_approved")).await;
     let replayed = [&first, &again].map(|answer| answer.headers.contains_key("idempotent-replayed"));
@@ -47,7 +47,7 @@ async fn a_day_in_the_shop() {
     let cancelled = ann.post(&format!("/v1/{name}:cancel"), json!({"reason": "changed my mind"})).await.ok();
     assert_eq!((&cancelled["state"], &available().await["available"]), (&json!("STATE_CANCELLED"), &json!("10")));
 
-    // Someone else's order and one that never was: the same answer but for the name.
+    // A foreign order and one that never existed have the same response except for the name.
     let foreign = bob.get(&format!("/v1/{name}")).await;
     let nowhere = "orders/ord_01hzzzzzzzzzzzzzzzzzzzzzzz";
     let none = bob.get(&format!("/v1/{nowhere}")).await;
@@ -56,7 +56,7 @@ async fn a_day_in_the_shop() {
     assert_eq!(detail(&foreign).replace(name, "X"), detail(&none).replace(nowhere, "X"));
 }
 
-/// What the contract accepts can be sent: in a body, where an address is too short for it.
+/// Every request that the contract accepts can be sent: in a body, if it is too long for a URL.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_products_can_be_asked_for_and_watched() {
     let up = Up::start().await;
@@ -70,7 +70,7 @@ async fn a_thousand_products_can_be_asked_for_and_watched() {
     assert_eq!(anyone.get(&path).await.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let asked = json!({"names": names, "allowMissing": true});
     let answer = anyone.post("/v1/products:batchGet", asked).await;
-    // Only answers to GET are kept for others.
+    // Only responses to GET may be cached.
     assert_eq!((&answer.headers["cache-control"], answer.headers.get("etag")), (&"no-store".parse().unwrap(), None));
     let found = answer.ok();
     assert_eq!(found["products"].as_array().unwrap().len(), 1, "{found}");
@@ -80,7 +80,7 @@ async fn a_thousand_products_can_be_asked_for_and_watched() {
     assert_eq!((problem.problem(400), &problem.body["errors"][0]["field"]), ("FIELD_INVALID", &json!("names")));
     names.pop();
 
-    // A text that no database should see.
+    // A text that must not reach a database.
     let odd = anyone.get("/v1/products:batchGet?skus=a%00b").await;
     assert_eq!((odd.problem(400), &odd.body["errors"][0]["field"]), ("FIELD_INVALID", &json!("skus[0]")));
 

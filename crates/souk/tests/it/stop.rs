@@ -1,4 +1,4 @@
-//! souk is stopped under load: what was begun is answered as ever, and what comes later finds no one who listens.
+//! souk is stopped under load: running requests are answered, and later ones cannot connect.
 
 use std::{
     sync::{
@@ -22,18 +22,18 @@ use super::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Customers who order again and again, until the door is closed.
+/// Customers who order repeatedly until the gateway no longer accepts connections.
 struct Load {
     customers: JoinSet<Result<(), String>>,
-    /// Orders that were answered.
+    /// The number of answered orders.
     answered: Arc<AtomicUsize>,
-    /// Those of them that were answered after the signal.
+    /// The number of orders that were answered after the signal.
     after: Arc<AtomicUsize>,
     signal: CancellationToken,
 }
 
 impl Load {
-    /// Over HTTP/1.1 and HTTP/2, with payments that take a while and others that do not.
+    /// Starts customers over HTTP/1.1 and HTTP/2, with slow and fast payments.
     async fn start(gateway: &str, product: &str) -> Self {
         let mut load = Self {
             customers: JoinSet::new(),
@@ -56,7 +56,7 @@ impl Load {
                             after.fetch_add(usize::from(signal.is_cancelled()), Ordering::Relaxed);
                         }
                         Ok(answer) => return Err(format!("{number}-{order_number}: {answer:?}")),
-                        // Nobody listens there any more: the one failure that there may be.
+                        // The port is closed. This is the only allowed failure.
                         Err(error) if error.is_connect() => return Ok(()),
                         Err(error) => return Err(format!("{number}-{order_number}: {error:?}")),
                     }
@@ -68,7 +68,7 @@ impl Load {
         load
     }
 
-    /// Waits until all have found the door closed; how many orders were answered after the signal.
+    /// Waits until no customer can connect any more. Returns how many orders were answered after the signal.
     async fn end(self) -> usize {
         let failed: Vec<_> = self.customers.join_all().await.into_iter().filter_map(Result::err).collect();
         assert!(failed.is_empty(), "{} failed: {failed:#?}", failed.len());
@@ -105,7 +105,7 @@ async fn up_under_load(engine: Engine) {
     assert!(took < Duration::from_secs(15), "{took:?} although the slowest order takes 1.5 s\n{log}");
     assert!(!log.contains("were cancelled") && !log.contains("failed; will retry"), "{log}");
 
-    // Who followed was told to come back, which is no failure: both have got a 200.
+    // The stream told its client to reconnect. That is no failure: both responses had the status 200.
     let mut told = String::new();
     while let Some(chunk) = stream.chunk().await.unwrap() {
         told.push_str(&String::from_utf8_lossy(&chunk));
@@ -130,7 +130,7 @@ async fn everything_stops_under_load_and_no_order_fails_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_says_that_it_is_not_ready_and_serves_on_for_a_while() {
+async fn a_stopping_gateway_reports_not_ready_and_serves_until_the_delay_ends() {
     const DELAY: Duration = Duration::from_secs(3);
     let mut cluster = Cluster::on(Ground::new(Engine::Sqlite).await, false, |service, program| match service {
         "gateway" => program.env("SOUK_GATEWAY__SHUTDOWN_DELAY", "3s"),
@@ -153,7 +153,7 @@ async fn a_gateway_says_that_it_is_not_ready_and_serves_on_for_a_while() {
         .await;
         assert_eq!((&not_ready.body["ready"], &not_ready.body["stopping"]), (&false.into(), &true.into()));
         assert!(began.elapsed() < DELAY / 2, "{:?}", began.elapsed());
-        // Long after that, who comes again is served.
+        // Much later, new connections are still served.
         let before = answered.load(Ordering::Relaxed);
         wait::until(DELAY, "time to pass", async || began.elapsed() > DELAY / 2).await;
         Rest::anonymous(&gateway).get("/v1/products").await.ok();
@@ -174,8 +174,8 @@ async fn a_gateway_says_that_it_is_not_ready_and_serves_on_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_does_not_wait_and_sigterm_gives_a_balancer_its_time() {
-    // Beyond this machine, as there a balancer may be; with a choice of payments, as must be there.
+async fn ctrl_c_stops_without_delay_and_sigterm_with_the_shutdown_delay() {
+    // The gateway listens for other machines, as behind a load balancer, so a payment provider must be chosen.
     let everywhere = async || {
         let folder = tempfile::tempdir().unwrap();
         let program = super::cluster::souk().args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(folder.path());
@@ -195,7 +195,7 @@ async fn ctrl_c_does_not_wait_and_sigterm_gives_a_balancer_its_time() {
     assert!(by_signal.terminate(LONG).await.success());
     assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
 
-    // On this machine alone there is nobody to be told.
+    // If the gateway listens only on the loopback interface, there is no load balancer to wait for.
     let mut up = Up::start().await;
     let began = Instant::now();
     assert!(up.process.terminate(LONG).await.success());

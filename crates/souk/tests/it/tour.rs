@@ -1,4 +1,4 @@
-//! The README's tour, run as it stands there.
+//! Runs the README's tour as it is written.
 
 use std::{path::Path, process::Stdio};
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use super::cluster::Up;
 
-/// The shell blocks of the tour, one script.
+/// The shell blocks of the tour as one script.
 fn tour() -> String {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect::<Vec<_>>();
@@ -16,7 +16,7 @@ fn tour() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readme_works_line_by_line() {
+async fn the_commands_of_the_readme_work() {
     let up = Up::start().await;
     let script = tour()
         .replace("http://127.0.0.1:8080", &up.gateway)
@@ -26,7 +26,7 @@ async fn the_readme_works_line_by_line() {
             "cargo run -- verify",
             &format!("{} verify --data-dir {}", souk_binary().display(), up.folder.path().display()),
         );
-    // If it is in PATH already, its folder is empty, and nothing is added.
+    // If it is in PATH already, its folder is empty, and PATH stays the same.
     let grpcurl = tools::installed("grpcurl").await;
     let folder = grpcurl.parent().unwrap_or(Path::new("")).to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One order through all four services is one trace, at a real OTLP receiver.
+//! An order that passes all four services is one trace, at a real OTLP receiver.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -72,7 +72,7 @@ async fn one_order_is_one_trace_through_all_four_services() {
     .await;
     let admin = up.admin().await;
     let product = admin.product("TRACED", 5).await;
-    // A customer who is new to the services, so that the user service is asked for its keys too.
+    // A customer whose token the services have not seen, so that they also ask the user service for its keys.
     let customer = Rest::anonymous(&up.gateway).customer("ann").await;
     let placed = customer.post("/v1/orders", order("traced", &[(&product, 1)], "tok_approved")).await.ok();
     assert_eq!(placed["state"], "STATE_CONFIRMED");

@@ -1,4 +1,4 @@
-//! Following orders over Server-Sent Events, as a page does.
+//! Watches orders over Server-Sent Events, as a web page does.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,7 +19,7 @@ struct EventSource {
 }
 
 impl EventSource {
-    /// Comes back after the last id, as `EventSource` does.
+    /// Reconnects after the last id, as `EventSource` does.
     async fn open(client: &Rest, path: &str, last_id: Option<&str>) -> Self {
         let mut request = client.request(reqwest::Method::GET, path).header("accept", "text/event-stream");
         if let Some(id) = last_id {
@@ -30,7 +30,7 @@ impl EventSource {
         Self { response, text: String::new(), events: VecDeque::new() }
     }
 
-    /// The next event: its id and data.
+    /// The id and the data of the next event.
     async fn next(&mut self) -> (String, Value) {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -67,7 +67,7 @@ async fn an_event_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
         placed.push(answer.ok()["name"].clone());
         bob.post("/v1/orders", order(&format!("b{number}"), &[(&product, 1)], "tok_declined")).await.ok();
         let mut stream = EventSource::open(&ann, "/v1/orders:watch", Some(&id)).await;
-        // Where it begins. The cursor names the same place, and is another text each time.
+        // The first event is the beginning of the stream. The cursor of one position has a different text each time.
         stream.next().await;
         for _ in 0..number % 4 {
             if seen.len() < 2 * placed.len() {

@@ -97,7 +97,7 @@ async fn until(mut met: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_lone_request_runs_alone_and_at_once() {
+async fn a_single_request_runs_at_once_in_its_own_batch() {
     let bench = Bench::new(Limits::default());
     bench.open();
     assert_eq!(bench.coalescer.submit(4).await, Ok(8));
@@ -105,7 +105,7 @@ async fn a_lone_request_runs_alone_and_at_once() {
 }
 
 #[tokio::test]
-async fn those_who_wait_form_the_next_batch_in_order_and_each_gets_its_own_answer() {
+async fn waiting_requests_form_the_next_batch_in_order_and_each_gets_its_own_answer() {
     let bench = Bench::new(Limits::default());
     let tasks = bench.queue_up(&[2, 3, 4]).await;
     bench.open();
@@ -129,7 +129,7 @@ async fn a_batch_is_never_larger_than_its_limit() {
 }
 
 #[tokio::test]
-async fn one_that_spoils_the_batch_fails_alone() {
+async fn a_request_that_fails_its_batch_fails_alone() {
     for (poison, expected) in [(666, SubmitError::Failed(Failure::Poison)), (555, SubmitError::Lost)] {
         let bench = Bench::new(Limits::default());
         let tasks = bench.queue_up(&[2, 4, poison, 6, 8]).await;
@@ -145,7 +145,7 @@ async fn one_that_spoils_the_batch_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_failure_that_strikes_all_is_not_tried_member_by_member() {
+async fn a_failure_of_the_whole_batch_is_not_retried_request_by_request() {
     let bench = Bench::new(Limits::default());
     let tasks = bench.queue_up(&[2, 999, 4]).await;
     bench.open();
@@ -159,7 +159,7 @@ async fn a_failure_that_strikes_all_is_not_tried_member_by_member() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses() {
+async fn a_full_queue_refuses_requests() {
     let bench = Bench::new(Limits { batch: 10, queue: 2, ..Limits::default() });
     let tasks = bench.queue_up(&[2, 4]).await;
     assert_eq!(bench.coalescer.submit(6).await, Err(SubmitError::Overloaded));
@@ -171,7 +171,7 @@ async fn a_full_queue_refuses() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_stops_neither_its_batch_nor_its_neighbours() {
+async fn a_caller_that_leaves_stops_neither_its_batch_nor_other_requests() {
     let bench = Bench::new(Limits::default());
     let mut tasks = bench.queue_up(&[2, 4, 6]).await;
     // One request is in flight, the other has not begun.
@@ -188,7 +188,7 @@ async fn a_caller_that_leaves_stops_neither_its_batch_nor_its_neighbours() {
 }
 
 #[tokio::test]
-async fn who_has_left_is_in_no_half() {
+async fn requests_of_callers_who_left_are_not_retried() {
     let bench = Bench::new(Limits::default());
     let mut tasks = bench.queue_up(&[2, 666, 4, 6]).await;
     bench.gate.add_permits(1);
@@ -204,7 +204,7 @@ async fn who_has_left_is_in_no_half() {
 }
 
 #[tokio::test]
-async fn a_batch_that_takes_long_is_overtaken() {
+async fn a_slow_batch_does_not_block_the_next_one() {
     let overlap_after = Duration::from_millis(10);
     let bench = Bench::new(Limits { overlap_after: Some(overlap_after), ..Limits::default() });
     let mut tasks = Vec::new();
@@ -229,7 +229,7 @@ async fn a_batch_that_takes_long_is_overtaken() {
 }
 
 #[tokio::test]
-async fn draining_serves_what_waits_and_refuses_what_comes() {
+async fn draining_serves_waiting_requests_and_refuses_new_ones() {
     let bench = Bench::new(Limits { batch: 1, queue: 100, ..Limits::default() });
     let tasks = bench.queue_up(&[2, 4, 6]).await;
     let drained = tokio::spawn({
@@ -248,7 +248,7 @@ async fn draining_serves_what_waits_and_refuses_what_comes() {
 }
 
 #[tokio::test]
-async fn the_worker_ends_with_the_last_handle() {
+async fn the_worker_ends_when_the_last_handle_is_dropped() {
     let bench = Bench::new(Limits::default());
     bench.open();
     assert_eq!(bench.coalescer.submit(2).await, Ok(4));

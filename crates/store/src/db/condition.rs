@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_grow_old() {
+    fn connections_older_than_the_limit_are_retired() {
         let minute = Duration::from_secs(60);
         let condition = Condition { max_age: 10 * minute, max_idle: minute, ..Condition::default() };
         assert!(condition.is_fit(&made(400, 59)));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_when_a_connection_failed_is_retired() {
+    fn connections_that_existed_when_one_failed_are_retired() {
         let condition = Condition::default();
         let before = made(5, 0);
         condition.note(&DbError::unavailable("full up"), true);

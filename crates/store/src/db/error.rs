@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_sorted_by_what_one_can_do() {
+    fn errors_are_classified_by_what_the_caller_can_do() {
         assert!(sorted(Kind::SerializationFailure, "x").is_conflict());
         assert!(sorted(Kind::Unknown, "deadlock detected").is_conflict());
         assert!(sorted(Kind::Unknown, "database is locked").is_unavailable());
@@ -425,7 +425,7 @@ mod tests {
 
     /// The texts are those of PostgreSQL 15 and 17, PgBouncer and SQLite.
     #[test]
-    fn troubles_are_known_by_their_texts() {
+    fn database_problems_are_recognised_by_their_texts() {
         let lost = [
             "terminating connection due to administrator command",
             "terminating connection because of crash of another server process",
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_found_among_causes() {
+    fn a_database_problem_is_found_among_the_causes_of_an_error() {
         let full = Diesel::DatabaseError(Kind::Unknown, Box::new("database or disk is full".to_owned()));
         assert_eq!(trouble_within(&DbError::Query(full)), Some(Trouble::DiskFull));
         let migration = DbError::Migration("Failed to run 0001_jobs with: disk I/O error".into());

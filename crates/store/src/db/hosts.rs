@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn one_host_stays_as_it_is() {
+    fn a_url_with_one_host_stays_unchanged() {
         let url = "postgres://ann:secret@one:5433/shop?target_session_attrs=any&connect_timeout=3";
         assert_eq!(hosts(url), [url.parse().unwrap()]);
     }
 
     /// Each host must get every setting of the URL. If a new setting is forgotten, this test fails.
     #[test]
-    fn each_of_several_hosts_has_all_settings() {
+    fn each_of_several_hosts_gets_every_setting() {
         let rest = "options=-c%20geqo%3Doff&application_name=x&connect_timeout=3&tcp_user_timeout=4&keepalives=0\
             &keepalives_idle=5&keepalives_interval=6&keepalives_retries=7&target_session_attrs=read-write\
             &sslmode=require&sslnegotiation=direct&channel_binding=require&load_balance_hosts=random";
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_hosts_must_take_writes() {
+    fn one_of_several_hosts_must_accept_writes() {
         let attributes = |url: &str| hosts(url)[1].get_target_session_attrs();
         assert_eq!(attributes("postgres://one,two/shop"), TargetSessionAttrs::ReadWrite);
         let read_only = "postgres://one,two/shop?target_session_attrs=read-only";

@@ -138,9 +138,9 @@ impl fmt::Display for Engine {
 /// Migrations { postgres: POSTGRES, sqlite: SQLITE }
 /// ```
 pub struct Migrations {
-    /// For PostgreSQL.
+    /// The migrations for PostgreSQL.
     pub postgres: EmbeddedMigrations,
-    /// For SQLite.
+    /// The migrations for SQLite.
     pub sqlite: EmbeddedMigrations,
 }
 

@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_databases_failures_say_nothing_of_it_but_what_to_do() {
+    fn database_errors_reveal_no_details_and_say_what_to_do() {
         let cases = [
             (DatabaseErrorKind::ClosedConnection, Reason::ServiceUnavailable),
             (DatabaseErrorKind::SerializationFailure, Reason::Conflict),
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ails_a_database_is_told_in_a_few_words() {
+    fn database_problems_have_a_short_description() {
         let cases = [
             ("could not extend file \"base/1/2\": No space left on device", "cannot store anything"),
             ("canceling statement due to lock timeout", "is too busy"),

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_shows_nothing_and_cannot_be_made() {
+    fn a_cursor_reveals_nothing_and_cannot_be_forged() {
         let cursors = Cursors::new("order", &[7; 32]);
         let (first, millionth) = (cursors.write(place(1)).unwrap(), cursors.write(place(1_000_000)).unwrap());
         assert_eq!((first.len(), millionth.len()), (59, 59));
@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_place_comes_back(position: i64, mark: [u8; 4]) {
+        fn every_position_survives_a_cursor(position: i64, mark: [u8; 4]) {
             let cursors = Cursors::new("order", b"some epoch");
             let place = Place { position, mark: Mark(mark) };
             prop_assert_eq!(cursors.read(&cursors.write(place).unwrap()).unwrap(), place);

@@ -81,12 +81,12 @@ pub enum Begin<'a> {
     After(i64),
 }
 
-/// A step of a stream.
+/// One item of a stream: an event with its cursor, or only a cursor.
 #[derive(Debug, Clone)]
 pub struct Step<T> {
     /// The cursor from which a client can resume.
     pub cursor: String,
-    /// The selected part of the event. `None` if there is none: in the first step, and in one now and then.
+    /// The selected part of the event. `None` if the item is only a cursor: the first item, and one now and then.
     pub found: Option<T>,
 }
 

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_lasts_no_longer_than_it_was_given_for_however_the_clock_is_set() {
+    fn a_lease_ends_in_time_even_if_the_clock_is_set() {
         let (now, length) = (Utc::now().trunc_subsecs(6), Duration::from_secs(15));
         let mut record = Record::default();
         assert!(record.is_free(now, length));

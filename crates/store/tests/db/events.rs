@@ -1,4 +1,4 @@
-//! What an event log promises: nothing is missed, nothing comes twice, and each subject's events are in order.
+//! The promises of an event log: no event is missed or repeated, and the events of each subject are in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,15 +49,16 @@ pub(super) async fn log(db: &Db, stop: &CancellationToken) -> Log {
     Log::open(db, "accounts", settings(), Notifier::default(), stop.clone()).await.unwrap()
 }
 
-/// The number that an event carries.
+/// The number in an event.
 pub(super) fn number(event: &Event) -> i64 {
     event.read::<v1::Event>().unwrap().position
 }
 
-/// Changes an account, and tells of it: the balance after the change. Where `fail`, all of it is taken back.
+/// Changes an account and appends an event with the balance after the change. With `fail`, the transaction is rolled
+/// back.
 pub(super) async fn change(db: &Db, id: UserId, fail: bool) -> Result<(), Error> {
     db::write!(db, |conn, q| {
-        // Takes the row's lock, as anyone who changes something does before it tells of it.
+        // Locks the row, as every change does before it appends its event.
         let balance = q::count_up(conn, id).await?;
         let data = v1::Event { position: balance, ..v1::Event::default() };
         q::append(conn, &[Draft::new("account.changed", id.name(), &data, Utc::now()).owned_by(id)]).await?;
@@ -73,8 +74,8 @@ pub(super) async fn accounts(db: &Db, count: usize) -> Vec<UserId> {
     ids
 }
 
-/// Follows a log from its beginning, all of it or an owner's events, coming back after each `reopen_after` events, until it has
-/// seen `count`.
+/// Reads a log from its beginning, all events or those of an owner, until it has read `count`. It reconnects after each
+/// `reopen_after` events.
 pub(super) async fn follow(log: Log, owner: Option<UserId>, count: usize, reopen_after: usize) -> Vec<Arc<Event>> {
     let (mut seen, mut cursor) = (Vec::new(), "start".to_owned());
     while seen.len() < count {
@@ -97,14 +98,14 @@ async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
     for fixture in both().await {
         let (engine, stop) = (fixture.db.engine(), CancellationToken::new());
         let ids = accounts(&fixture.db, 5).await;
-        // Two replicas of a service give positions at the same time.
+        // Two replicas of a service assign positions at the same time.
         let logs = [log(&fixture.db, &stop).await, log(&fixture.db, &stop).await];
         let told = TASKS * EACH;
         let mut followers = JoinSet::new();
         for (log, reopen_after) in [(0, usize::MAX), (0, 1), (1, 7), (1, 50)] {
             followers.spawn(follow(logs[log].clone(), None, told, reopen_after));
         }
-        // Streams of one owner's events: those that are here live, and those that come back all the time.
+        // Streams of one owner's events: some stay connected, others reconnect all the time.
         let of_one = told / ids.len();
         let mut owners = JoinSet::new();
         for (log, owner, reopen_after) in [(0, 0, usize::MAX), (1, 0, 1), (1, 1, usize::MAX), (0, 2, 3), (0, 3, 1)] {
@@ -149,7 +150,7 @@ async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_that_leads_nowhere_is_refused() {
+async fn an_expired_or_invalid_cursor_is_refused() {
     for fixture in both().await {
         let stop = CancellationToken::new();
         let id = accounts(&fixture.db, 1).await[0];
@@ -178,7 +179,7 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
             steps.next().await.unwrap().unwrap();
             assert_eq!(steps.next().await.unwrap().unwrap().found.unwrap().position, 3);
         }
-        // Positions are never given twice, even where all events are forgotten.
+        // Positions are never reused, even if all events were deleted.
         let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 3, old).await);
         forgotten.unwrap();
         assert_eq!(log.forget().await.unwrap(), 1);
@@ -192,8 +193,8 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_on_holds_up_nobody() {
-    // More than there are connections.
+async fn a_slow_reader_does_not_block_others() {
+    // More than the connections of the pool.
     const IDLE: usize = 40;
     for fixture in both().await {
         let stop = CancellationToken::new();
@@ -203,7 +204,7 @@ async fn who_does_not_read_on_holds_up_nobody() {
         for _ in 0..IDLE {
             let mut steps = Box::pin(log.watch(Begin::Cursor("start"), None, Some).await.unwrap());
             steps.next().await.unwrap().unwrap();
-            // Begins to read, and is then left alone.
+            // Begins to read, and then is not read any further.
             assert!(futures::poll!(steps.next()).is_pending());
             idle.push(steps);
         }
@@ -216,7 +217,7 @@ async fn who_does_not_read_on_holds_up_nobody() {
     }
 }
 
-/// Writes each event into the second account, and breaks off now and then on either side of the commit.
+/// Writes each event into the second account. Fails now and then, before or after the commit.
 struct Copier {
     db: Db,
     into: UserId,
@@ -251,7 +252,7 @@ impl Reader for Copier {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_restart() {
+async fn consumers_process_each_event_once_in_order_despite_races_failures_and_restarts() {
     const EVENTS: usize = 120;
     for fixture in both().await {
         let engine = fixture.db.engine();
@@ -268,7 +269,7 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
         for number in 0..EVENTS {
             while change(&fixture.db, ids[0], false).await.is_err() {}
             if number % 20 == 10 {
-                // Cut off wherever it is.
+                // Aborts the consumer at any point.
                 readers.remove(0).abort();
                 readers.push(tokio::spawn(first.clone().serve(reader())));
             }
@@ -285,8 +286,8 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
     }
 }
 
-/// Copies a stream of NATS into an account, as another company's program would: it keeps the last position with what it
-/// does.
+/// Copies a stream of NATS into an account, as a program of another company would: it stores the last position together
+/// with its effect.
 async fn copy_from_nats(url: String, db: Db, into: UserId) {
     loop {
         let last = store::entries(&db, into).await.ok().map(|copied| copied.len() as i64);
@@ -324,9 +325,9 @@ async fn copy_until_it_breaks(nats: Context, db: &Db, into: UserId, mut last: i6
     Ok(())
 }
 
-/// `SOUK_TEST_EVENTS=100000` makes it the size that is claimed.
+/// `SOUK_TEST_EVENTS=100000` sets the number of events.
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
+async fn nats_gets_each_event_once_in_order_although_everything_is_killed() {
     let events: usize = std::env::var("SOUK_TEST_EVENTS").map_or(600, |events| events.parse().unwrap());
     for fixture in both().await {
         let (engine, db) = (fixture.db.engine(), fixture.db.clone());
@@ -364,7 +365,7 @@ async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
                         copier = tokio::spawn(copy_from_nats(url.clone(), db.clone(), into));
                     }
                     _ => {
-                        // Cuts every connection to PostgreSQL, this one's own among them.
+                        // Cuts every connection to PostgreSQL, including this one.
                         let _: Result<(), Error> = db::write!(db, |conn, q| q::cut_connections(conn).await);
                     }
                 }

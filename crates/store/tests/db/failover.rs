@@ -1,5 +1,5 @@
-//! Unusable connections: to a server that is no longer the primary, that changed under their prepared statements, or
-//! that vanished.
+//! Unusable connections: the server is no longer the primary, its schema changed under prepared statements, or it
+//! vanished.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ fn trouble<T: std::fmt::Debug>(result: Result<T, Error>) -> Option<Trouble> {
     }
 }
 
-/// Every connection of the pool at once.
+/// Takes every connection of the pool at once.
 async fn all(db: &Db) -> Vec<impl std::ops::DerefMut<Target = souk_store::db::postgres::Conn> + use<>> {
     let Pools::Postgres(pool) = db.pools() else { panic!("not PostgreSQL") };
     let mut all = Vec::new();
@@ -39,7 +39,7 @@ async fn run(db: &Db, sql: &str) -> Result<(), Error> {
     db::read!(db, |conn, _q| execute(conn, sql).await)
 }
 
-/// Each connection of the pool in turn is to a server that takes no writes any more.
+/// Each connection of the pool in turn is connected to a server that no longer accepts writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_became_read_only_are_replaced() {
     let fixture = postgres(|config| config.max_connections = 3).await;
@@ -51,12 +51,12 @@ async fn connections_that_became_read_only_are_replaced() {
         let ann = account(&format!("{round}@example.com"), 1);
         match round {
             0 => drop(store::create(db, &ann).await.unwrap()),
-            // A single statement has failed as a whole, so it is tried again, too.
+            // A single statement failed without effect, so it is retried, too.
             1 => {
                 let created: Result<_, Error> = db::single!(db, |conn, q| Ok(q::create(conn, &ann).await?));
                 created.unwrap();
             }
-            // The check of readiness finds it without a write.
+            // The readiness check finds it without a write.
             2 => {
                 db.ready().await.unwrap();
                 for conn in &mut all(db).await {
@@ -73,7 +73,7 @@ async fn connections_that_became_read_only_are_replaced() {
     }
 }
 
-/// And where no other server takes writes, that is what is told, also by the check of readiness.
+/// If no other server accepts writes, the error says so, also in the readiness check.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_writes_is_not_ready() {
     let fixture = postgres(|_| {}).await;
@@ -84,7 +84,7 @@ async fn a_server_without_writes_is_not_ready() {
     assert_eq!(trouble(store::create(&db, &ann).await), Some(Trouble::ReadOnly));
     assert_eq!(db.ready().await.unwrap_err().trouble(), Some(Trouble::ReadOnly));
     assert!(!db.is_ready().await);
-    // It can be read, as ever.
+    // Reads still succeed.
     assert_eq!(store::account(&db, ann.id).await.unwrap(), None);
 }
 
@@ -98,7 +98,7 @@ async fn statements_prepared_before_a_migration_are_prepared_again() {
     store::create(db, &ann).await.unwrap();
     let (wide, narrow) = ("varchar(300)", "text");
     for (round, to) in [wide, narrow, wide, narrow].into_iter().enumerate() {
-        // On every connection, and by the macros' own statements.
+        // On every connection, and with the statements of the macros themselves.
         for conn in &mut all(db).await {
             postgres::queries::account(conn, ann.id).await.unwrap();
         }
@@ -125,7 +125,7 @@ async fn statements_prepared_before_a_migration_are_prepared_again() {
     assert_eq!(store::account(db, ann.id).await.unwrap().unwrap().balance, 7);
 }
 
-/// Whatever a connection fails with that nobody here knows, it does not fail for ever.
+/// A connection that fails with an unknown error must not fail forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_an_unknown_failure_is_not_used_again() {
     let fixture = postgres(|config| config.max_connections = 1).await;
@@ -140,7 +140,7 @@ async fn a_connection_with_an_unknown_failure_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_grow_old_and_idle() {
+async fn old_and_idle_connections_are_replaced() {
     let pids = async |db: &Db| -> Vec<i32> {
         let mut pids = Vec::new();
         for conn in &mut all(db).await {
@@ -164,7 +164,7 @@ async fn connections_grow_old_and_idle() {
     })
     .await;
     assert_eq!(pids(&fixture.db).await.len(), 3);
-    // The check of readiness keeps one in use.
+    // The readiness check keeps one connection in use.
     wait::until(DEADLINE, "the idle ones to be closed", async || {
         fixture.db.ready().await.unwrap();
         fixture.db.pool_status()[0].size == 1
@@ -172,9 +172,9 @@ async fn connections_grow_old_and_idle() {
     .await;
 }
 
-/// The first of two hosts accepts connections and answers nothing, nor do the connections that there are.
+/// The first of two hosts accepts connections but does not respond, neither on new nor on existing connections.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_hangs_is_left_for_another() {
+async fn another_host_is_used_if_one_hangs() {
     let fixture = postgres(|_| {}).await;
     let hanging = Proxy::before(&fixture.database.url).await;
     let (_, host) = fixture.database.url.split_once('@').unwrap();
@@ -187,12 +187,12 @@ async fn a_host_that_hangs_is_left_for_another() {
     let asked = Instant::now();
     store::create(&db, &account("bob@example.com", 1)).await.unwrap();
     println!("after {:?}", asked.elapsed());
-    // From now on the other is asked first.
+    // From now on the other host is tried first.
     drop(all(&db).await);
     db.ready().await.unwrap();
 }
 
-/// A failover: the primary dies, or stays and takes no writes; the standby is promoted.
+/// A failover: the primary dies or becomes read-only, and the standby is promoted.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a_promoted_standby_is_found() {
     for killed in [true, false] {

@@ -20,7 +20,7 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pool_is_unavailable_and_shows() {
+async fn a_full_pool_is_unavailable_and_shown_by_its_status() {
     let [sqlite, postgres] = souk_testkit::db::both("common").await;
     for database in [sqlite, postgres] {
         let fixture = Fixture::on(database, |config| {
@@ -55,7 +55,7 @@ async fn a_full_pool_is_unavailable_and_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_database_says_so() {
+async fn a_closed_database_reports_that_it_shuts_down() {
     let [sqlite, postgres] = souk_testkit::db::both("common").await;
     for database in [sqlite, postgres] {
         let fixture = Fixture::on(database, |_| {}).await;
@@ -66,13 +66,13 @@ async fn a_closed_database_says_so() {
     }
 }
 
-/// The server ends every connection, as on a restart. The next request takes a new one, and notices nothing.
+/// The server closes every connection, as after a restart. The next request succeeds on a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_ended_by_the_server_are_replaced() {
     let fixture = postgres(|config| config.max_connections = 4).await;
     let other = connect(&Config::at(&fixture.database.url), &fixture.database).await;
     for round in 0..3 {
-        // Fill the pool, so that every connection in it is a dead one.
+        // Fills the pool, so that every connection in it is closed.
         let (mut held, souk_store::db::Pools::Postgres(pool)) = (Vec::new(), fixture.db.pools()) else {
             panic!("not PostgreSQL");
         };
@@ -99,7 +99,7 @@ async fn connections_ended_by_the_server_are_replaced() {
     }
 }
 
-/// Generic, for a macro's body is compiled for both engines.
+/// Generic, because the body of a macro is compiled for both engines.
 async fn execute<C: diesel_async::SimpleAsyncConnection>(conn: &mut C, sql: &str) -> diesel::QueryResult<()> {
     conn.batch_execute(sql).await
 }
@@ -118,9 +118,9 @@ async fn a_server_that_comes_back_is_used_again() {
     store::create(&db, &account("bob@example.com", 1)).await.unwrap();
 }
 
-/// What was not committed went with the connection, so another run does no harm.
+/// Uncommitted changes are lost with the connection, so a retry is safe.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_before_commit_is_tried_again() {
+async fn a_transaction_is_retried_if_its_connection_is_lost_before_commit() {
     let fixture = postgres(|_| {}).await;
     let ann = account("ann@example.com", 1);
     let mut runs = 0;
@@ -137,9 +137,9 @@ async fn a_connection_lost_before_commit_is_tried_again() {
     assert_eq!(store::account(&fixture.db, ann.id).await.unwrap(), Some(ann));
 }
 
-/// It may have happened, as here: the caller is told.
+/// The statement may have taken effect, as it does here, so the caller gets the error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_at_a_single_statement_is_not_tried_again() {
+async fn a_single_statement_is_not_retried_if_its_connection_is_lost() {
     let fixture = postgres(|_| {}).await;
     let ann = account("ann@example.com", 1);
     let mut runs = 0;
@@ -154,9 +154,9 @@ async fn a_connection_lost_at_a_single_statement_is_not_tried_again() {
     assert_eq!(store::account(&fixture.db, ann.id).await.unwrap(), Some(ann));
 }
 
-/// Cut between the statement and COMMIT: the caller is told, for nobody knows whether it happened.
+/// The connection is lost between the statement and COMMIT. Nobody knows the result, so the caller gets the error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_at_commit_is_not_tried_again() {
+async fn a_transaction_is_not_retried_if_its_connection_is_lost_at_commit() {
     let fixture = postgres(|_| {}).await;
     let proxy = Proxy::before(&fixture.database.url).await;
     let db = connect(&Config::at(proxy.url(&fixture.database.url)), &fixture.database).await;
@@ -176,9 +176,9 @@ async fn a_connection_lost_at_commit_is_not_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_too_long_is_ended() {
+async fn statements_transactions_and_lock_waits_have_a_time_limit() {
     let fixture = postgres(|_| {}).await;
-    // Each limit by itself: the others are far longer, whichever the machine comes to first.
+    // Each limit is tested alone: the other limits are far longer.
     let limited = async |limit: fn(&mut Config)| {
         let mut config = Config::at(&fixture.database.url);
         limit(&mut config);
@@ -204,7 +204,7 @@ async fn what_takes_too_long_is_ended() {
         config.idle_in_transaction_timeout = Duration::from_secs(2);
     })
     .await;
-    // The transaction waits for what happens only after the server has ended it: the row is free for another then.
+    // The transaction waits until the server has ended it. Then another transaction can lock the row.
     let (free, mut is_free) = tokio::sync::watch::channel(false);
     let mut runs = 0;
     let idle = async {
@@ -221,7 +221,7 @@ async fn what_takes_too_long_is_ended() {
         let mut was_held = false;
         wait::until(DEADLINE, "the row to be held, and then written", async || {
             let taken: Result<(), Error> = db::write!(db, |conn, q| Ok(q::set_balance(conn, ann.id, 6).await?));
-            // While the idle one holds the row, this fails for the lock timeout.
+            // While the idle transaction holds the row, this fails with a lock timeout.
             was_held |= taken.is_err();
             was_held && taken.is_ok()
         })
@@ -229,17 +229,17 @@ async fn what_takes_too_long_is_ended() {
         free.send(true).unwrap();
     };
     tokio::join!(idle, other);
-    // What it wrote first was undone, and another came between; its last run is whole.
+    // Its first write was rolled back, and another write came in between. Its last run was complete.
     assert!(runs >= 2, "the transaction was not ended");
     assert_eq!(store::account(db, ann.id).await.unwrap().unwrap().balance, 5);
 }
 
-/// Another process holds the file: waiting for it has an end.
+/// Another process locks the file. Waiting for it is limited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_held_by_another_process_is_waited_for() {
     let [sqlite, _] = souk_testkit::db::both("common").await;
     let fixture = Fixture::on(sqlite, |_| {}).await;
-    // A second set of connections stands for the other process: SQLite's locks tell them apart the same way.
+    // A second pool stands for the other process: SQLite's locks treat both alike.
     let other: Db = connect(&Config::at(&fixture.database.url), &fixture.database).await;
     let ann = account("ann@example.com", 1);
     let (held, holds) = tokio::sync::oneshot::channel();
@@ -258,7 +258,7 @@ async fn a_file_held_by_another_process_is_waited_for() {
         if let Some(held) = held.take() {
             held.send(()).unwrap();
         }
-        // The other now waits within SQLite; it must get its turn when we are done.
+        // The other write now waits inside SQLite. It must get its turn after this one.
         tokio::task::yield_now().await;
         Ok(())
     });
@@ -268,7 +268,7 @@ async fn a_file_held_by_another_process_is_waited_for() {
     assert_eq!(store::emails(&fixture.db, &among).await.unwrap(), among);
 }
 
-/// How many statements of this database sleep.
+/// The number of running sleep statements in this database.
 async fn sleeping(db: &Db) -> i64 {
     let count: Result<i64, Error> = db::read!(db, |conn, _q| {
         Ok(diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(
@@ -282,7 +282,7 @@ async fn sleeping(db: &Db) -> i64 {
     count.unwrap()
 }
 
-/// Callers leave while their statements run: by themselves the statements would continue for half a minute.
+/// Callers leave while their statements run. Otherwise the statements would run for half a minute.
 pub(super) async fn statements_end_with_their_callers(db: &Db, watching: &Db) {
     for transaction in [false, true] {
         let slow = async {
@@ -310,7 +310,7 @@ async fn a_statement_ends_when_its_caller_has_left() {
     statements_end_with_their_callers(&fixture.db, &watching).await;
 }
 
-/// A statement at its time limit: the caller's time is used up, and the connection is as good as before.
+/// A statement reaches its time limit: the caller gets an error, and the connection stays usable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_at_its_limit_is_cut_off_and_its_connection_stays() {
     let fixture = postgres(|config| {
@@ -341,7 +341,7 @@ async fn a_statement_at_its_limit_is_cut_off_and_its_connection_stays() {
 }
 
 #[test]
-fn messages_name_no_secret() {
+fn error_messages_contain_no_secret() {
     let status = PoolStatus { pool: "postgres", max: 1, size: 1, idle: 0, waiting: 0 };
     assert!(!format!("{status:?}").contains("password"));
     let error = Config::at("postgres://ann:s3cret@host:none/x").engine().unwrap_err();

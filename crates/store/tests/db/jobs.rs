@@ -1,4 +1,4 @@
-//! Background jobs: one replica of many runs each, and nothing that a run does ends its job.
+//! Background jobs: each job runs on one of several replicas, and no failed run ends its job.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use super::{Fixture, both, connect, postgres};
 const DEADLINE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(5);
-/// Long enough that no lease expires where a test does not want it, short enough to see it taken.
+/// Long enough that no lease expires by accident, and short enough to wait for its end.
 const LEASE: Duration = Duration::from_secs(4);
 
 /// One replica of a service.
@@ -36,7 +36,7 @@ impl Replica {
         Self { jobs: Jobs::with_lease("test", db, shutdown.clone(), lease), shutdown }
     }
 
-    /// With connections of its own, as another process has.
+    /// A replica with its own connections, like another process.
     async fn of(fixture: &Fixture, lease: Duration) -> Self {
         Self::on(connect(&Config::at(&fixture.database.url), &fixture.database).await, lease)
     }
@@ -57,7 +57,7 @@ impl Replica {
         statuses.into_iter().find(|status| status.record.name == name).unwrap()
     }
 
-    /// Waits until this replica sees that.
+    /// Waits until this replica sees the job in this state.
     async fn sees(&self, name: &str, reached: impl Fn(&Record) -> bool) -> Status {
         wait::value(DEADLINE, "the list to show it", async || {
             let status = self.status(name).await;
@@ -66,14 +66,14 @@ impl Replica {
         .await
     }
 
-    /// As SIGTERM does.
+    /// Stops the replica as SIGTERM does.
     async fn stop(&self) {
         self.shutdown.cancel();
         tokio::time::timeout(DEADLINE, self.jobs.stopped()).await.unwrap();
     }
 }
 
-/// The runs that the table knows of.
+/// The number of runs in the table.
 async fn written(db: &Db) -> i64 {
     use diesel_async::RunQueryDsl;
     #[derive(diesel::QueryableByName)]
@@ -94,7 +94,7 @@ async fn reaches(runs: &AtomicU64, least: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_replicas_runs_a_job_and_the_other_goes_on_when_it_stops() {
+async fn one_of_two_replicas_runs_a_job_and_the_other_continues_when_it_stops() {
     for fixture in both().await {
         let first = Replica::of(&fixture, LEASE).await;
         let by_first = first.counting("tick", TICK);
@@ -113,7 +113,7 @@ async fn one_of_two_replicas_runs_a_job_and_the_other_goes_on_when_it_stops() {
         for runs in everywhere.iter().chain([&by_first]) {
             reaches(runs, 100).await;
         }
-        // Beyond a lease: it is renewed.
+        // After more than one lease, which shows that it is renewed.
         let until = first.status("tick").await.record.lease_until.unwrap();
         let later = second.sees("tick", |record| record.lease_until > Some(until) && until < Utc::now()).await.record;
         assert_eq!(by_second.load(SeqCst), 0);
@@ -153,7 +153,7 @@ async fn another_replica_runs_the_job_when_the_lease_of_a_dead_one_has_expired()
             async { Ok::<_, String>(1) }
         });
         reaches(&by_first, 50).await;
-        // All that runs there ends where it stands, and gives nothing up.
+        // Everything on this runtime stops at once, without releasing the lease.
         dying.shutdown_background();
         let left = second.status("tick").await.record;
         assert!(left.holder.is_some());
@@ -184,7 +184,7 @@ async fn a_run_requested_from_any_replica_is_done_by_the_holder() {
         assert_eq!((by_first.load(SeqCst), by_second.load(SeqCst)), (3, 0));
         assert_eq!(second.jobs.trigger("unknown").await.unwrap(), None);
 
-        // What another replica did an hour ago or less is not done again; but what it was asked for and did not do is.
+        // A run of another replica within the last hour is not repeated, but a run that was requested and not done is.
         first.stop().await;
         second.sees("rare", |record| record.holder.is_some()).await;
         second.jobs.trigger("rare").await.unwrap();
@@ -195,7 +195,7 @@ async fn a_run_requested_from_any_replica_is_done_by_the_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
+async fn an_error_a_panic_and_a_hang_are_reported_and_end_no_job() {
     for fixture in both().await {
         let [runs, looks] = [Replica::of(&fixture, LEASE).await, Replica::of(&fixture, LEASE).await];
         let turn = Arc::new(AtomicU64::new(0));
@@ -204,7 +204,7 @@ async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
         runs.jobs.leased("odd", TICK, Duration::from_millis(100), move || {
             let (turn, gate) = (turns.fetch_add(1, SeqCst), gate.clone());
             async move {
-                // Each continues failing until it was seen.
+                // Each run fails until the failure was seen.
                 match gate.load(SeqCst) {
                     0 => Err(format!("no luck in turn {turn}")),
                     1 => panic!("on purpose"),
@@ -232,7 +232,7 @@ async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_that_go_well_are_not_written_each() {
+async fn successful_runs_are_not_stored_one_by_one() {
     for fixture in both().await {
         let replica = Replica::of(&fixture, 20 * LEASE).await;
         let runs = replica.counting("tick", TICK);
@@ -240,7 +240,7 @@ async fn runs_that_go_well_are_not_written_each() {
         let before = written(&fixture.db).await;
         reaches(&runs, 200).await;
         assert_eq!(written(&fixture.db).await, before, "{}", fixture.db.engine());
-        // But they are in the list, and at the end they are written.
+        // The list counts them, and they are stored at the end.
         assert!(replica.status("tick").await.record.runs >= 199);
         replica.stop().await;
         assert_eq!(written(&fixture.db).await, i64::try_from(runs.load(SeqCst)).unwrap());
@@ -301,7 +301,7 @@ async fn a_run_ends_with_the_lease_that_could_not_be_renewed() {
     reaches(&endless(&cut_off), 1).await;
     let other = Replica::of(&fixture, lease).await;
     let by_other = endless(&other);
-    // It holds the lease beyond its first length, and has the run going all the time.
+    // The replica holds the lease for longer than its first duration, and the run continues.
     let until = other.status("endless").await.record.lease_until.unwrap();
     other.sees("endless", |record| record.lease_until > Some(until) && until < Utc::now()).await;
     assert_eq!((running.load(SeqCst), by_other.load(SeqCst)), (1, 0));

@@ -1,4 +1,5 @@
-//! Dead letters: what a reader cannot act on holds nothing up but what must come after it, and comes in the end.
+//! Dead letters: an event that a consumer cannot process delays only later events of its subject, and is processed in
+//! the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use super::both;
 use super::events::{DEADLINE, accounts, change, log, number, postgres, sqlite};
 use super::store::{self, Error};
 
-/// How long an event is tried.
+/// How long a failing event is retried.
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// The event of the sick account that cannot be acted on.
+/// The number of the event that fails.
 const POISON: i64 = 3;
 
-/// Writes each account's events down for its mirror, in their order or not at all.
+/// Writes the events of each account in their order, and fails otherwise.
 struct Scribe {
     db: Db,
     mirrors: HashMap<String, UserId>,
@@ -63,7 +64,7 @@ async fn letters(letters: &DeadLetters) -> Vec<DeadLetter> {
     letters.list(None, 100).await.unwrap()
 }
 
-/// Numbers of the sick account's events that are dead letters.
+/// The numbers of the dead letters of this account.
 async fn lying(of: &DeadLetters) -> Vec<i64> {
     letters(of).await.iter().map(|letter| number(&letter.event)).collect()
 }
@@ -100,7 +101,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         let written = async |account: usize| store::entries(&db, mirrors[account]).await.unwrap().len();
         happen(5).await;
 
-        // The others continue, and what follows the poison lies behind it.
+        // The other accounts continue. Later events of this account wait behind the failing one.
         wait::until(DEADLINE, "the others to be written", async || {
             written(0).await == 5 && written(2).await == 5 && lying(&dead).await == [3, 4, 5]
         })
@@ -112,13 +113,13 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         let tried = (found[0].last_tried.unwrap() - found[0].first_tried.unwrap()).to_std().unwrap();
         assert!(found[0].tries > 1 && tried + Duration::from_millis(50) > TIMEOUT, "{engine}: {:?}", found[0]);
         assert_eq!((found[1].tries, &found[1].last_error, found[1].first_tried), (0, &None, None));
-        // Page by page.
+        // The list in pages.
         let page = dead.list(None, 2).await.unwrap();
         let last = &page[1];
         assert_eq!(page[..], found[..2]);
         assert_eq!(dead.list(Some((last.reader.clone(), last.event.position)), 2).await.unwrap(), found[2..]);
 
-        // Requeued too early: it is tried once, stays, and those behind it with it.
+        // Requeued too early: it is tried once and fails again, so it stays with the later ones.
         let before = tries.load(SeqCst);
         let requeued = dead.requeue("scribe", found[0].event.position).await.unwrap().unwrap();
         assert!(requeued.requeued.is_some());
@@ -131,7 +132,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         assert!((1..=2).contains(&(tries.load(SeqCst) - before)), "{engine}: both replicas at most");
         assert_eq!((lying(&dead).await, written(1).await), (vec![3, 4, 5], 2));
 
-        // What made it sick is gone: all come in their order, while more happens.
+        // The cause is fixed. All events are processed in their order, while new ones arrive.
         is_sick.store(false, SeqCst);
         dead.requeue("scribe", found[2].event.position).await.unwrap().unwrap();
         happen(15).await;
@@ -143,7 +144,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
     }
 }
 
-/// Cannot act on anything of one account.
+/// Fails for all events of one account.
 struct Picky {
     account: String,
     waits: Arc<AtomicUsize>,
@@ -170,7 +171,7 @@ impl Reader for Picky {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_bus_makes_no_dead_letters_and_a_deleted_one_is_gone() {
+async fn an_unreachable_nats_makes_no_dead_letters_and_a_deleted_letter_stays_deleted() {
     for fixture in both().await {
         let (db, stop) = (fixture.db.clone(), CancellationToken::new());
         let ids = accounts(&db, 2).await;
@@ -184,7 +185,7 @@ async fn an_unreachable_bus_makes_no_dead_letters_and_a_deleted_one_is_gone() {
             while change(&db, id, false).await.is_err() {}
         }
         wait::until(DEADLINE, "the first two to be set aside", async || lying(&dead).await == [1, 2]).await;
-        // It stands before the third, which is only waited for; the fourth is behind that, whatever it is.
+        // It comes before the third event, which only waits. The fourth event comes after that in any case.
         wait::until(DEADLINE, "the reader to have waited", async || waits.load(SeqCst) >= 3).await;
         assert_eq!(lying(&dead).await, [1, 2]);
 

@@ -1,4 +1,4 @@
-//! What each group of tests stands on.
+//! What all groups of tests share.
 
 mod events;
 mod failover;
@@ -38,19 +38,19 @@ async fn connect(config: &Config, database: &TestDatabase) -> Db {
     Db::connect(config, database.data_dir(), "accounts", store::migrations()).await.unwrap()
 }
 
-/// A fresh one on each engine.
+/// A new database on each engine.
 async fn both() -> [Fixture; 2] {
     let [sqlite, postgres] = souk_testkit::db::both("common").await;
     [Fixture::on(sqlite, |_| {}).await, Fixture::on(postgres, |_| {}).await]
 }
 
-/// A fresh one on PostgreSQL.
+/// A new database on PostgreSQL.
 async fn postgres(settings: impl FnOnce(&mut Config)) -> Fixture {
     let database = souk_testkit::db::database(souk_testkit::db::Engine::Postgres, "common").await;
     Fixture::on(database, settings).await
 }
 
-/// Every new connection to the database has transactions that are serializable by default.
+/// Transactions of new connections are serializable by default.
 async fn serializable(fixture: &Fixture) -> Db {
     let mut config = Config::at(&fixture.database.url);
     if fixture.db.engine() == souk_store::db::Engine::Postgres {
@@ -67,7 +67,7 @@ fn account(email: &str, balance: i64) -> Account {
         email: email.into(),
         balance,
         currency: souk_common::money::Currency::GBP,
-        // No engine keeps more than microseconds.
+        // The engines store microseconds.
         created_at: "2026-01-31T12:00:00.123456Z".parse().unwrap(),
     }
 }

@@ -1,5 +1,5 @@
-//! A real PgBouncer in transaction mode between us and PostgreSQL, which has fewer connections to it than we have to
-//! PgBouncer: each transaction gets another one.
+//! Tests with a real PgBouncer in transaction mode. It has fewer connections to PostgreSQL than souk has to PgBouncer,
+//! so each transaction may get another one.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ impl Ground {
         Self { database, pooler }
     }
 
-    /// Through the pooler.
+    /// The settings of a connection through the pooler.
     fn config(&self) -> Config {
         let mut url = url::Url::parse(self.pooler.url()).unwrap();
         url.set_path(url::Url::parse(&self.database.url).unwrap().path());
@@ -66,9 +66,9 @@ async fn setting(conn: &mut souk_store::db::postgres::Conn, name: &str) -> Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
+async fn replicas_behind_a_pooler_migrate_once_and_prepare_statements_as_usual() {
     let ground = Ground::new().await;
-    // More replicas than the pooler has connections: those that wait must not keep the one that works from its own.
+    // There are more replicas than connections of the pooler. Waiting replicas must not block the one that migrates.
     let mut replicas = JoinSet::new();
     for _ in 0..8 {
         let (config, data_dir) = (ground.config(), ground.database.data_dir().to_owned());
@@ -82,7 +82,7 @@ async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
     let own: Vec<_> = ran.into_iter().flatten().filter(|name| !name.starts_with("common-")).collect();
     assert_eq!(own, ["accounts-0001_baseline"]);
 
-    // Each statement many times on many connections, as one that is kept and one that is not, in transactions and alone.
+    // Each statement runs many times on many connections: cached and not cached, in transactions and alone.
     let mut work = JoinSet::new();
     for (number, db) in replicas.iter().cloned().cycle().take(40).enumerate() {
         work.spawn(async move {
@@ -97,7 +97,7 @@ async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
                 let kept = kept.get_result::<Number>(conn).await.unwrap().number;
                 assert_eq!(kept + other.get_result::<Number>(conn).await.unwrap().number, 2 * taken + 30);
             }
-            // A failure leaves the connection as it was.
+            // The connection stays usable after a failure.
             let again = store::create(&db, &account(&format!("{number}@example.com"), 1)).await;
             assert!(matches!(again, Err(Error::EmailTaken)), "{again:?}");
             assert_eq!(store::entries(&db, ann.id).await.unwrap().len(), 5);
@@ -115,7 +115,7 @@ async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_hold_behind_a_pooler_and_for_nobody_else() {
+async fn time_limits_apply_behind_a_pooler_and_to_no_other_client() {
     let ground = Ground::new().await;
     let limited = ground
         .connect(|config| {
@@ -133,7 +133,7 @@ async fn limits_hold_behind_a_pooler_and_for_nobody_else() {
     };
     let conn = &mut *ours.get().await.unwrap();
     let other = &mut *theirs.get().await.unwrap();
-    // A statement alone, in turns with another client's on the same connections.
+    // Single statements, in turn with those of another client on the same connections.
     for _ in 0..10 {
         assert_eq!(setting(conn, "statement_timeout").await, "300ms");
         assert_eq!(setting(other, "statement_timeout").await, "0");
@@ -154,7 +154,7 @@ async fn limits_hold_behind_a_pooler_and_for_nobody_else() {
     assert!(within.to_string().contains("statement timeout"), "{within}");
     assert!(began.elapsed() < Duration::from_secs(10));
 
-    // A lock that another transaction holds.
+    // Another transaction holds the lock.
     let ann = store::create(&free, &account("ann@example.com", 5)).await.unwrap();
     other.batch_execute("BEGIN").await.unwrap();
     let hold = diesel::sql_query("SELECT balance AS number FROM accounts FOR UPDATE");
@@ -163,14 +163,14 @@ async fn limits_hold_behind_a_pooler_and_for_nobody_else() {
     assert!(waited.unwrap_err().to_string().contains("lock timeout"));
     other.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(store::withdraw(&limited, ann.id, 1).await.unwrap(), 4);
-    // What may run in no transaction does so.
+    // Statements that cannot run in a transaction run without one.
     conn.batch_execute("VACUUM accounts").await.unwrap();
     diesel::sql_query("VACUUM accounts").execute(conn).await.unwrap();
     ground.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_the_pooler_loses_are_made_again() {
+async fn connections_that_the_pooler_closes_are_replaced() {
     let ground = Ground::new().await;
     let db = ground.connect(|_| {}).await;
     db.migrate().await.unwrap();
@@ -180,7 +180,7 @@ async fn connections_that_the_pooler_loses_are_made_again() {
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     for left in (1..=5).rev() {
         souk_store::db::postgres::execute(&server, std::slice::from_ref(&end)).await.unwrap();
-        // PgBouncer may still give out one that is gone.
+        // PgBouncer may still hand over a closed connection.
         souk_testkit::wait::until(Duration::from_secs(20), "an answer", async || {
             store::account(&db, ann.id).await.is_ok_and(|found| found.is_some())
         })
@@ -199,7 +199,7 @@ async fn an_unconfigured_pooler_is_reported() {
     let error = Db::connect(&config, ground.database.data_dir(), "accounts", store::migrations()).await.unwrap_err();
     let told = souk_common::error::chain(&error);
     assert!(told.contains("unsupported startup parameter: options") && told.contains("pooler=transaction"), "{told}");
-    // The setting says the same as the URL.
+    // The setting has the same meaning as the URL.
     config.pooler = Pooler::Transaction;
     connect(&config, &ground.database).await.ping().await.unwrap();
     ground.end().await;

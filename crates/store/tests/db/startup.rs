@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::{connect, store};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_that_start_at_once_migrate_once() {
+async fn replicas_that_start_together_migrate_once() {
     let [sqlite, postgres] = souk_testkit::db::both("common").await;
     for database in [sqlite, postgres] {
         let mut replicas = JoinSet::new();
@@ -39,8 +39,8 @@ async fn copies_that_start_at_once_migrate_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_an_older_build_or_of_another_service_is_refused_as_it_is() {
-    /// What the first build wrote, and what another service would.
+async fn a_database_of_an_older_build_or_another_service_is_refused_and_left_unchanged() {
+    /// Migrations of the first build and of another service.
     const OTHERS: [&str; 2] = ["20261121000001", "order0001"];
     for super::Fixture { db, database: _database } in super::both().await {
         for other in OTHERS {
@@ -57,7 +57,7 @@ async fn a_database_of_an_older_build_or_of_another_service_is_refused_as_it_is(
                 "UPDATE __diesel_schema_migrations SET version = 'accounts0001' WHERE version NOT LIKE 'common%'",
             )
             .await;
-            // It was left as it is.
+            // The database is unchanged.
             assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());
         }
     }
@@ -71,7 +71,7 @@ async fn execute(db: &Db, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_late_is_waited_for() {
+async fn a_start_waits_for_a_server_that_is_not_up_yet() {
     let database = souk_testkit::db::database(souk_testkit::db::Engine::Postgres, "common").await;
     let proxy = Proxy::before(&database.url).await;
     proxy.cut();
@@ -80,7 +80,7 @@ async fn a_server_that_is_late_is_waited_for() {
         let data_dir = database.data_dir().to_owned();
         async move { Db::connect(&config, &data_dir, "accounts", store::migrations()).await }
     });
-    // It has been refused at least once: nobody but it connects here.
+    // At least one connection was refused, because nothing else connects here.
     let direct = Config { startup_timeout: Duration::from_millis(200), ..Config::at(proxy.url(&database.url)) };
     let asked = Instant::now();
     let gave_up = Db::connect(&direct, database.data_dir(), "accounts", store::migrations()).await;
@@ -92,7 +92,7 @@ async fn a_server_that_is_late_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_will_never_work_fails_at_once() {
+async fn permanent_errors_fail_at_once() {
     let database = souk_testkit::db::database(souk_testkit::db::Engine::Postgres, "common").await;
     let mut url: String = database.url.clone();
     let end = url.rfind('/').unwrap();
@@ -127,7 +127,7 @@ struct Pragma {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_is_durable_and_private() {
     let database = souk_testkit::db::database(souk_testkit::db::Engine::Sqlite, "common").await;
-    // No URL: a file in the data folder, which is made.
+    // Without a URL, the database is a file in the data folder, which is created.
     let data_dir = database.data_dir().join("new/folder");
     let db = Db::connect(&Config::default(), &data_dir, "order", store::migrations()).await.unwrap();
     assert_eq!(db.engine(), Engine::Sqlite);
@@ -147,9 +147,9 @@ async fn sqlite_is_durable_and_private() {
     }
 }
 
-/// What is kept is prepared once on a connection; what is not, is gone after each use.
+/// A cached statement is prepared once on each connection. Another statement is dropped after each use.
 #[tokio::test(flavor = "multi_thread")]
-async fn kept_statements_are_prepared_once() {
+async fn cached_statements_are_prepared_once() {
     use diesel::sql_types::BigInt;
     use souk_store::db::Keep as _;
 

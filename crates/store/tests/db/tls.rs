@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL and NATS, with an authority that nobody else trusts; and a password that is not given away.
+//! TLS to PostgreSQL and NATS with a test authority, and passwords that are not revealed.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ async fn start(tls: ServerTls, access: &'static str) -> Server {
     tokio::task::spawn_blocking(move || asked.start()).await.unwrap().unwrap()
 }
 
-/// What the server knows of the connection.
+/// What the server reports about the connection.
 #[derive(Debug, QueryableByName)]
 struct Seen {
     #[diesel(sql_type = Bool)]
@@ -46,7 +46,7 @@ async fn connect_with(config: Config) -> Result<Seen, DbError> {
     let folder = tempfile::tempdir().unwrap();
     let began = Instant::now();
     let db = Db::connect(&config, folder.path(), "accounts", store::migrations()).await;
-    // What will never work is told at once, not when the server has been waited for.
+    // A permanent error is reported at once, without waiting for the server.
     assert!(began.elapsed() < config.startup_timeout / 2, "{:?}", began.elapsed());
     let db = db?;
     let Pools::Postgres(pool) = db.pools() else { panic!("not PostgreSQL") };
@@ -66,7 +66,7 @@ fn path(path: &std::path::Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sslmode_asks_for_what_it_says() {
+async fn each_sslmode_checks_what_its_name_says() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let tls = ServerTls { own: authority.sign_for("server", &["localhost"]), ca: authority.certificate() };
     let server = start(
@@ -82,7 +82,7 @@ async fn each_sslmode_asks_for_what_it_says() {
     let url = |user: &str, host: &str, rest: &str| format!("postgres://{user}:s3cret@{host}:{port}/postgres?{rest}");
     let (ca, other) = (path(&authority.certificate()), path(&stranger.certificate()));
 
-    // The server's certificate is for `localhost`, and signed by the authority.
+    // The server's certificate is for `localhost`, and the authority signed it.
     let connected = [
         ("localhost", "connect_timeout=20".to_owned()),
         ("127.0.0.1", "sslmode=prefer".into()),
@@ -92,14 +92,14 @@ async fn each_sslmode_asks_for_what_it_says() {
         ("localhost", format!("sslmode=verify-full&sslrootcert={ca}")),
         ("localhost", format!("sslrootcert={ca}")),
         ("127.0.0.1", "sslmode=require&channel_binding=require".into()),
-        // The first one is not there; the name is each host's own.
+        // The first host does not exist. Each host is checked by its own name.
         ("127.0.0.1:1,localhost", format!("sslmode=verify-full&sslrootcert={ca}")),
     ];
     for (host, rest) in connected {
         let seen = connect(url("postgres", host, &rest)).await.unwrap_or_else(|error| panic!("{host} {rest}: {error}"));
         assert!(seen.ssl, "{host} {rest}");
     }
-    // The settings say the same as the URL.
+    // The settings have the same meaning as the URL.
     let settings = ClientSettings { ca: authority.certificate(), ..ClientSettings::default() };
     let named = Config { tls: settings.clone(), ..Config::at(url("postgres", "localhost", "connect_timeout=20")) };
     assert!(connect_with(named).await.unwrap().ssl);
@@ -126,11 +126,11 @@ async fn each_sslmode_asks_for_what_it_says() {
                  CREATE ROLE double LOGIN PASSWORD 's3cret'";
     pool.get().await.unwrap().batch_execute(users).await.unwrap();
 
-    // A password in clear text: by TLS alone.
+    // A password in clear text is sent only over TLS.
     assert!(connect(url("clear", "127.0.0.1", "sslmode=require")).await.unwrap().ssl);
     refused(connect(url("clear", "127.0.0.1", "sslmode=disable")).await, "in clear text");
 
-    // Certificates of clients.
+    // Client certificates.
     let showing = |files: &Files| {
         let (certificate, key) = (path(&files.certificate), path(&files.key));
         format!("sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
@@ -155,8 +155,8 @@ async fn an_expired_certificate_is_refused() {
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
 
-/// A server that is none: it answers each request for TLS as it is told, asks for the password in clear text, and keeps
-/// whatever it is sent.
+/// A server that only pretends to be PostgreSQL. It answers the request for TLS as given, asks for the password in
+/// clear text, and stores everything that it receives.
 async fn thief(to_tls: u8) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -199,9 +199,9 @@ async fn a_password_does_not_go_over_the_network_in_clear_text() {
     refused(error, "does not speak PostgreSQL's protocol");
 }
 
-/// Neither before nor after the question for TLS.
+/// The host is silent before or after the request for TLS.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_says_nothing_does_not_keep_from_the_next() {
+async fn a_silent_host_does_not_block_the_next_one() {
     let database = souk_testkit::db::database(souk_testkit::db::Engine::Postgres, "common").await;
     let real = url::Url::parse(&database.url).unwrap();
     for rest in ["sslmode=prefer", "sslmode=disable"] {
@@ -216,7 +216,7 @@ async fn a_host_that_says_nothing_does_not_keep_from_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_cannot_hold_every_text_is_refused() {
+async fn a_database_without_utf8_is_refused() {
     let fixture = postgres(|_| {}).await;
     let Pools::Postgres(pool) = fixture.db.pools() else { panic!("not PostgreSQL") };
     for encoding in ["LATIN1", "SQL_ASCII"] {
@@ -232,9 +232,9 @@ async fn a_database_that_cannot_hold_every_text_is_refused() {
     }
 }
 
-/// NATS with a certificate of its own authority, which asks clients for one.
+/// A NATS server with a certificate of the test authority, which asks clients for one.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_go_to_nats_by_tls() {
+async fn events_are_published_to_nats_over_tls() {
     servers::install::ensure("NATS", "nats-server", "nats-server").unwrap();
     let authority = Authority::new();
     let tls = ServerTls { own: authority.sign("nats"), ca: authority.certificate() };

@@ -1,4 +1,4 @@
-//! What a transaction promises: all or nothing, nothing lost, nothing left behind.
+//! The promises of a transaction: all or nothing, no lost update, nothing left behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -18,7 +18,7 @@ use super::{Fixture, account, both, postgres, serializable};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_come_back_as_they_were() {
+async fn values_are_read_as_they_were_written() {
     for fixture in both().await {
         let ann = account("ann@example.com", 100);
         assert_eq!(store::create(&fixture.db, &ann).await.unwrap(), ann);
@@ -30,7 +30,7 @@ async fn values_come_back_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_rolls_back() {
+async fn an_error_rolls_the_transaction_back() {
     for fixture in both().await {
         let ann = account("ann@example.com", 100);
         let refused: Result<(), Error> = db::write!(fixture.db, |conn, q| {
@@ -39,7 +39,7 @@ async fn a_refusal_rolls_back() {
         });
         assert!(matches!(refused, Err(Error::TooLittle(7))));
         assert_eq!(store::account(&fixture.db, ann.id).await.unwrap(), None);
-        // And the connection is as good as before.
+        // The connection stays usable.
         store::create(&fixture.db, &ann).await.unwrap();
     }
 }
@@ -69,7 +69,7 @@ async fn violations_are_distinguished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_reads_cannot_write() {
+async fn a_read_transaction_cannot_write() {
     for fixture in both().await {
         let ann = account("ann@example.com", 100);
         let written: Result<_, DbError> = db::snapshot!(fixture.db, |conn, q| Ok(q::create(conn, &ann).await?));
@@ -119,10 +119,9 @@ async fn a_savepoint_can_fail_alone() {
     }
 }
 
-/// PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error. Nobody may be told that all is
-/// well.
+/// PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error. The caller must get an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_was_passed_over_is_no_success() {
+async fn an_ignored_error_makes_the_transaction_fail() {
     for fixture in both().await {
         let (ann, bob) = (account("ann@example.com", 1), account("bob@example.com", 1));
         store::create(&fixture.db, &ann).await.unwrap();
@@ -138,10 +137,10 @@ async fn an_error_that_was_passed_over_is_no_success() {
     }
 }
 
-/// Many tasks read, decide and write one row at SERIALIZABLE. Each withdrawal that was acknowledged is there once,
-/// and runs did collide, so it was the retries that saved them.
+/// Many tasks read, decide and write one row at SERIALIZABLE. Each acknowledged withdrawal is stored once. There were
+/// conflicts, so the retries worked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn colliding_transactions_lose_nothing() {
+async fn conflicting_transactions_lose_no_update() {
     const TASKS: i64 = 8;
     const EACH: i64 = 12;
     for fixture in both().await {
@@ -165,7 +164,7 @@ async fn colliding_transactions_lose_nothing() {
                     });
                     match result {
                         Ok(_) => done += 1,
-                        // Told so: the caller may come again, and nothing was written.
+                        // The caller got a conflict and may retry. Nothing was written.
                         Err(Error::Db(error)) if error.is_conflict() => {}
                         Err(error) => panic!("{error:?}"),
                     }
@@ -183,22 +182,22 @@ async fn colliding_transactions_lose_nothing() {
         let runs = i64::from(runs.load(SeqCst));
         match db.engine() {
             Engine::Postgres => assert!(runs > TASKS * EACH, "nothing collided: the test proves nothing"),
-            // One writer: nothing to collide with.
+            // SQLite has one writer, so there are no conflicts.
             Engine::Sqlite => assert_eq!(runs, TASKS * EACH),
         }
     }
 }
 
-/// Two that lock the same rows in opposite order. The server ends one; it runs again.
+/// Two transactions lock the same rows in opposite order. The server ends one, which is retried.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadlock_is_tried_again() {
+async fn a_deadlock_is_retried() {
     let fixture = postgres(|_| {}).await;
     let (ann, bob) = (account("ann@example.com", 10), account("bob@example.com", 10));
     for account in [&ann, &bob] {
         store::create(&fixture.db, account).await.unwrap();
     }
     let runs = Arc::new(AtomicU32::new(0));
-    // Only the first runs meet here: a second run goes through alone.
+    // Only the first runs wait for each other. A second run passes at once.
     let both_hold_one = Arc::new(Barrier::new(2));
     let mut tasks = JoinSet::new();
     for (first, second) in [(ann.id, bob.id), (bob.id, ann.id)] {
@@ -223,9 +222,9 @@ async fn a_deadlock_is_tried_again() {
     assert!(runs.load(SeqCst) >= 3, "no deadlock came about");
 }
 
-/// Each reads both rows and writes its own, so that only COMMIT can tell that they do not go together.
+/// Each transaction reads both rows and writes its own, so only COMMIT finds the conflict.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collision_that_shows_at_commit_is_tried_again() {
+async fn a_conflict_at_commit_is_retried() {
     let fixture = postgres(|_| {}).await;
     let db = serializable(&fixture).await;
     let (ann, bob) = (account("ann@example.com", 10), account("bob@example.com", 10));
@@ -239,7 +238,7 @@ async fn a_collision_that_shows_at_commit_is_tried_again() {
         let (db, runs, both_have_written) = (db.clone(), runs.clone(), both_have_written.clone());
         tasks.spawn(async move {
             let mut fresh = true;
-            // The rule: together they hold at least 10. Each alone may take 10.
+            // The rule is that both accounts together hold at least 10. Each withdrawal alone is allowed.
             let result: Result<(), Error> = db::write!(db, |conn, q| {
                 runs.fetch_add(1, SeqCst);
                 let total = q::total(conn).await?;
@@ -270,7 +269,7 @@ async fn a_collision_that_shows_at_commit_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_end() {
+async fn retries_are_limited() {
     let fixture = postgres(|_| {}).await;
     for sqlstate in ["40001", "40P01"] {
         let mut runs = 0;
@@ -284,7 +283,7 @@ async fn retries_end() {
         assert!(error.is_conflict(), "{error:?}");
         assert_eq!(runs, Attempts::MAX);
     }
-    // What cannot mend itself is not tried again.
+    // A permanent error is not retried.
     let mut runs = 0;
     let result: Result<(), DbError> = db::write!(fixture.db, |conn, _q| {
         runs += 1;
@@ -295,7 +294,7 @@ async fn retries_end() {
     assert_eq!(runs, 1);
 }
 
-/// Generic, for the macro's body is compiled for both engines.
+/// Generic, because the body of a macro is compiled for both engines.
 async fn fail<C>(conn: &mut C, sqlstate: &str, message: &str) -> diesel::QueryResult<()>
 where
     C: diesel_async::SimpleAsyncConnection,
@@ -320,14 +319,14 @@ async fn a_cancelled_call_leaves_nothing_behind() {
         wrote.await.unwrap();
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
-        // The unique email is free, and so is the writer.
+        // The unique email and the writer are free again.
         let created = tokio::time::timeout(DEADLINE, store::create(&fixture.db, &ann)).await.unwrap();
         created.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_leaves_nothing() {
+async fn a_panic_leaves_nothing_behind() {
     for fixture in both().await {
         let ann = account("ann@example.com", 100);
         let (db, hers) = (fixture.db.clone(), ann.clone());
@@ -353,7 +352,7 @@ async fn batches_are_written_whole() {
         assert_eq!(written.unwrap(), 2000);
         assert_eq!(store::entries(&fixture.db, ann.id).await.unwrap(), many);
 
-        // The last one is there already.
+        // The last number exists already.
         let clash: Vec<(i32, i64)> = (2001..=2010).chain([7]).map(|number| (number, 0)).collect();
         let written: Result<usize, DbError> =
             db::write!(fixture.db, |conn, q| Ok(q::add_entries(conn, ann.id, clash.clone()).await?));
@@ -387,7 +386,7 @@ async fn a_sqlite_batch_is_a_transaction() {
         .await;
     assert!(matches!(panicked, Err(Error::Db(_))));
     assert_eq!(store::entries(&fixture.db, ann.id).await.unwrap().len(), 10);
-    // And the writer continues.
+    // The writer stays usable.
     store::withdraw(&fixture.db, ann.id, 1).await.unwrap();
 }
 
@@ -399,7 +398,7 @@ async fn readers_do_not_wait_for_the_writer() {
         store::create(db, &ann).await.unwrap();
         let seen: Result<i64, Error> = db::write!(db, |conn, q| {
             q::set_balance(conn, ann.id, 1).await?;
-            // Another connection still sees what was there before.
+            // Another connection still sees the data before the transaction.
             let read = tokio::time::timeout(DEADLINE, store::account(db, ann.id)).await;
             Ok(read.unwrap()?.ok_or(Error::NotFound)?.balance)
         });
@@ -411,7 +410,7 @@ async fn readers_do_not_wait_for_the_writer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_writers_are_served_in_turn() {
     for database in souk_testkit::db::both("common").await {
-        // However slow the disk: the last of them waits for all others.
+        // The last request waits for all others, however slow the disk is.
         let fixture = Fixture::on(database, |config| config.acquire_timeout = DEADLINE).await;
         let ann = account("ann@example.com", 1000);
         store::create(&fixture.db, &ann).await.unwrap();
@@ -445,7 +444,7 @@ fn idle(db: &Db) -> bool {
     db.pool_status().iter().all(|pool| pool.idle == pool.size && pool.waiting == 0)
 }
 
-/// rpc handlers are tasks: what they await must be `Send`.
+/// RPC handlers are tasks, so the futures they await must be `Send`.
 #[test]
 fn futures_are_send() {
     fn send<T: Send>(_: impl FnOnce(&'static Db) -> T) {}

@@ -1,4 +1,4 @@
-//! Streams of one owner's events, and what their cursors notice.
+//! Streams of one owner's events, and checks of their cursors.
 
 use std::{
     pin::Pin,
@@ -37,7 +37,7 @@ async fn next(steps: &mut Steps) -> Step<Arc<Event>> {
     tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap()
 }
 
-/// Counts how often a stream is woken.
+/// Counts how often a stream is notified.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -75,8 +75,8 @@ async fn an_event_wakes_its_owners_streams_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_not_read_for_long_misses_nothing() {
-    // More than wait for a stream, and more than are read at a time.
+async fn a_stream_that_is_paused_for_long_misses_nothing() {
+    // More events than a stream buffers, and more than it reads at a time.
     const EVENTS: usize = 120;
     for fixture in both().await {
         let stop = CancellationToken::new();
@@ -99,7 +99,7 @@ async fn a_stream_that_is_not_read_for_long_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_of_three_events_among_fifty_thousand_reads_three() {
+async fn a_stream_of_three_events_among_fifty_thousand_reads_only_three() {
     for fixture in both().await {
         let (engine, owner) = (fixture.db.engine(), UserId::new());
         let own = [100, 25_000, 49_999];
@@ -129,14 +129,14 @@ async fn an_owner_of_three_events_among_fifty_thousand_reads_three() {
     }
 }
 
-/// Loses the events after a position, as a database that is restored from a backup does.
+/// Deletes the events after a position, as the restore of a backup does.
 async fn restore(fixture: &Fixture, position: i64) {
     let restored: Result<(), Error> = db::write!(fixture.db, |conn, q| Ok(q::lose_events_after(conn, position).await?));
     restored.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_log_is_noticed_though_it_has_grown_past_the_cursor() {
+async fn a_restored_log_is_noticed_even_if_it_has_grown_past_the_cursor() {
     for fixture in both().await {
         let engine = fixture.db.engine();
         let id = accounts(&fixture.db, 1).await[0];
@@ -155,7 +155,7 @@ async fn a_restored_log_is_noticed_though_it_has_grown_past_the_cursor() {
         let fails = async |log: &Log, cursor: &str| log.watch(Begin::Cursor(cursor), Some(id), Some).await.err();
         let (log, _stop) = opened().await;
         assert_eq!(log.head(), 4, "{engine}");
-        // Beyond the end of the log.
+        // The cursors are beyond the end of the log.
         assert!(matches!(fails(&log, &cursors[4]).await, Some(WatchError::Restored)), "{engine}");
         for _ in 0..4 {
             change(&fixture.db, id, false).await.unwrap();
@@ -165,10 +165,10 @@ async fn a_restored_log_is_noticed_though_it_has_grown_past_the_cursor() {
         for cursor in &cursors[4..] {
             assert!(matches!(fails(&log, cursor).await, Some(WatchError::Restored)), "{engine}");
         }
-        // What is still there is gone on after.
+        // A cursor of an event that still exists continues.
         let (mut steps, _) = watch(&log, Begin::Cursor(&cursors[3]), id).await;
         assert_eq!(next(&mut steps).await.found.unwrap().position, 5);
-        // A database that was recreated has another epoch.
+        // A new database has another epoch.
         let [sqlite, postgres] = both().await;
         let anew = if engine == Engine::Sqlite { sqlite } else { postgres };
         let stop = CancellationToken::new();

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_user_by_its_whole_name() {
+    fn a_user_is_found_by_its_whole_name() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\n\
                       postgresql:x:7:8::/:/bin/sh\n\
                       postgres:x:101:104:admin,,,:/var/lib/postgresql:/bin/bash\n";

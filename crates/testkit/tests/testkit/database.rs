@@ -1,4 +1,4 @@
-//! A database of one's own for each test.
+//! Each test has its own database.
 
 use souk_testkit::db::{self, Engine};
 use tokio_postgres::NoTls;
@@ -30,7 +30,7 @@ async fn a_database_is_gone_after_its_test_even_with_someone_connected() {
 }
 
 #[tokio::test]
-async fn both_engines_and_where_their_files_are() {
+async fn both_engines_have_their_files_in_the_data_folder() {
     let [sqlite, postgres] = db::both("c").await;
     let folder = sqlite.data_dir().to_owned();
     assert_eq!(sqlite.url, format!("sqlite:{}/c.db", folder.display()));

@@ -1,4 +1,4 @@
-//! The test kit against real servers: what it promises to everyone else's tests.
+//! Tests of the testkit's promises with real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod database;

@@ -1,4 +1,4 @@
-//! A child process that is read, killed and started again.
+//! A child process whose output is read, and which is killed and restarted.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn program() -> Program {
 }
 
 #[tokio::test]
-async fn says_when_it_is_ready_and_survives_kill_and_restart() {
+async fn a_process_reports_ready_and_survives_kill_and_restart() {
     let mut process = program().start().await;
     assert_eq!(process.ready_line(), format!("child ready as {}", process.pid()));
     let first = process.pid();
@@ -35,7 +35,7 @@ async fn an_early_exit_is_reported_with_its_log() {
 }
 
 #[tokio::test]
-async fn runs_to_the_end() {
+async fn a_process_runs_to_its_end() {
     let (status, log) = Program::new("/bin/sh", "").args(["-c", "echo done"]).run().await;
     assert!(status.success());
     assert_eq!(log, "done");

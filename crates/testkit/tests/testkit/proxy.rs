@@ -1,4 +1,4 @@
-//! The faulty network in front of a server.
+//! The proxy that simulates network faults.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(10);
 
-/// A server that sends back what it gets.
+/// A server that returns what it receives.
 async fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -34,7 +34,7 @@ async fn ping(client: &mut TcpStream) -> std::io::Result<Duration> {
 }
 
 #[tokio::test]
-async fn delays_each_direction() {
+async fn the_proxy_delays_each_direction() {
     let proxy = Proxy::start(echo().await).await;
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     ping(&mut client).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_cut_closes_all_and_a_restore_lets_new_ones_in() {
 }
 
 #[tokio::test]
-async fn stands_in_a_url() {
+async fn the_proxy_replaces_the_address_in_a_url() {
     let proxy = Proxy::before("postgres://me@127.0.0.1:1/db").await;
     let url = proxy.url("postgres://me@127.0.0.1:1/db?x=y");
     assert_eq!(url, format!("postgres://me@{}/db?x=y", proxy.address()));

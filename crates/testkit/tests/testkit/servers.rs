@@ -1,4 +1,4 @@
-//! Servers start, serve, and leave nothing behind, however their owner ends.
+//! Servers start, serve and leave nothing behind, however their owner ends.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ fn runs(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
+async fn postgres_is_durable_and_has_the_requested_isolation() {
     let asked = Postgres { isolation: Some("serializable".into()), ..Postgres::default() };
     let server = tokio::task::spawn_blocking(move || asked.start()).await.unwrap().unwrap();
     let (client, connection) = tokio_postgres::connect(server.url(), NoTls).await.unwrap();
@@ -42,7 +42,7 @@ async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
     assert!(!data.parent().unwrap().exists(), "its folder is still there");
 }
 
-/// Runs `with-servers` around a command that prints the server's folder and then waits for us.
+/// Runs `with-servers` around a command that prints the server's folder and then waits for its input.
 #[tokio::test]
 async fn a_killed_owner_leaves_no_server_behind() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
@@ -76,7 +76,7 @@ async fn the_exit_code_of_the_command_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_request_to_end_reaches_the_command() {
+async fn sigterm_reaches_the_command() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
         .args(["--", "sh", "-c", "echo ready; exec cat"])
         .stdin(Stdio::piped())
@@ -84,7 +84,7 @@ async fn a_request_to_end_reaches_the_command() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    // Held open: `wait` would close it, and the command would end by itself.
+    // The input stays open: `wait` would close it, and the command would end by itself.
     let _input = owner.stdin.take();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
@@ -92,11 +92,12 @@ async fn a_request_to_end_reaches_the_command() {
     let pid = Pid::from_raw(owner.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     let status = tokio::time::timeout(DEADLINE, owner.wait()).await.unwrap().unwrap();
-    // As a shell tells it: 128 and SIGTERM's number. Killed itself, it would have no code at all.
+    // A shell reports a signal as 128 plus its number. If `with-servers` itself were killed, there would be no exit
+    // code.
     assert_eq!(status.code(), Some(128 + 15));
 }
 
-/// Redis and NATS are started by the tests that need them; if one is missing, `with-servers` installs it.
+/// Tests that need Redis and NATS start them; `with-servers` installs them if they are missing.
 #[tokio::test]
 async fn redis_and_nats_answer_when_installed() {
     for (binary, start, hello, answer) in [

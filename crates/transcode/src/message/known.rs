@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn valid_and_invalid_durations() {
         for (text, parts) in [
             ("0s", (0, 0)),
             ("1.5s", (1, 500_000_000)),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn masks() {
+    fn valid_and_invalid_field_masks() {
         assert_eq!(mask("", Spelling::Json), Ok(vec![]));
         assert_eq!(mask("displayName,price.units", Spelling::Json).unwrap(), ["display_name", "price.units"]);
         assert_eq!(mask("display_name,priceUnits,*", Spelling::Url).unwrap(), ["display_name", "price_units", "*"]);
@@ -178,20 +178,20 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn a_duration_is_read_as_it_was_written(seconds in -315_576_000_000_i64..315_576_000_000, nanos in 0_i32..1_000_000_000) {
+        fn every_duration_survives_json(seconds in -315_576_000_000_i64..315_576_000_000, nanos in 0_i32..1_000_000_000) {
             let nanos = if seconds < 0 { -nanos } else { nanos };
             prop_assert_eq!(duration(&write_duration(seconds, nanos).unwrap()), Ok((seconds, nanos)));
         }
 
         #[test]
-        fn a_path_is_read_as_it_was_written(path in "[a-zA-Z0-9_.,*ä]{0,12}") {
+        fn every_mask_path_survives_json(path in "[a-zA-Z0-9_.,*ä]{0,12}") {
             if let (Some(text), false) = (write_path(&path), path.split('.').any(str::is_empty)) {
                 prop_assert_eq!(mask(&text, Spelling::Json), Ok(vec![path]));
             }
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[-0-9a-zA-Z_.,s*€]{0,30}") {
+        fn any_text_is_parsed_or_refused(text in "[-0-9a-zA-Z_.,s*€]{0,30}") {
             let _ = duration(&text);
             for spelling in [Spelling::Json, Spelling::Url] {
                 let _ = mask(&text, spelling);

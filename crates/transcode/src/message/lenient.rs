@@ -72,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn system_parameters_are_told_from_unknown_ones() {
+    fn system_parameters_are_distinguished_from_unknown_ones() {
         let system = Leniency { system_parameters: true, ..Leniency::default() };
         assert!(system.ignores("$alt") && system.ignores("alt") && !system.ignores("altitude"));
         assert!(!Leniency::default().ignores("$alt") && Leniency::ALL.ignores("anything"));
     }
 
     #[test]
-    fn a_body_is_unpacked() {
+    fn the_body_of_an_httpbody_is_extracted() {
         let body = b"\x0a\x0atext/plain\x12\x02hi";
         assert_eq!(unpacked(body, None).unwrap(), ("text/plain".to_owned(), Bytes::from_static(b"hi")));
         assert_eq!(unpacked(b"", None).unwrap(), (String::new(), Bytes::new()));

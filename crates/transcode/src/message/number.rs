@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_what_they_say() {
+    fn integers_are_parsed_exactly() {
         for (text, value) in [
             ("0", 0),
             ("-0", 0),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_integer_in_range_is_refused() {
+    fn texts_that_are_no_integer_in_range_are_refused() {
         for text in [
             "9223372036854775808",
             "-9223372036854775809",
@@ -174,21 +174,21 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn every_i64_is_read_as_it_was_written(value: i64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
+        fn every_i64_is_parsed_exactly(value: i64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
             prop_assert_eq!(integer(&value.to_string()), Some(value));
             let text = spelled(value.into(), shift, before, behind);
             prop_assert_eq!(integer(&text), Some(value), "{}", text);
         }
 
         #[test]
-        fn every_u64_is_read_as_it_was_written(value: u64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
+        fn every_u64_is_parsed_exactly(value: u64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
             prop_assert_eq!(integer(&value.to_string()), Some(value));
             let text = spelled(value.into(), shift, before, behind);
             prop_assert_eq!(integer(&text), Some(value), "{}", text);
         }
 
         #[test]
-        fn what_lies_outside_is_refused(value in any::<i128>().prop_map(|value| value >> 32), shift in 0_usize..30) {
+        fn numbers_out_of_range_are_refused(value in any::<i128>().prop_map(|value| value >> 32), shift in 0_usize..30) {
             let text = spelled(value, shift, 0, 0);
             prop_assert_eq!(integer::<i64>(&text), i64::try_from(value).ok(), "{}", text);
             prop_assert_eq!(integer::<u64>(&text), u64::try_from(value).ok(), "{}", text);
@@ -196,7 +196,7 @@ mod tests {
         }
 
         #[test]
-        fn what_has_a_fraction_is_refused(whole: i64, fraction in "[0-9]{0,20}[1-9]0{0,3}", smaller in 0_u32..40) {
+        fn numbers_with_a_fraction_are_refused(whole: i64, fraction in "[0-9]{0,20}[1-9]0{0,3}", smaller in 0_u32..40) {
             let text = format!("{whole}.{fraction}");
             prop_assert_eq!(integer::<i64>(&text), None, "{}", text);
             let text = format!("{whole}.{fraction}e-{smaller}");
@@ -204,7 +204,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_a_number_or_none(text in prop_oneof!["[0-9.eE+-]{0,30}", ".{0,10}"]) {
+        fn any_text_is_parsed_or_refused(text in prop_oneof!["[0-9.eE+-]{0,30}", ".{0,10}"]) {
             if let Some(value) = integer::<i64>(&text) {
                 prop_assert_eq!(double(&text), Some(value as f64), "{}", text);
             }

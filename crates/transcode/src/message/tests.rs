@@ -80,7 +80,7 @@ fn told(error: &BindError) -> usize {
 }
 
 #[test]
-fn proto3_json_as_the_specification_has_it() {
+fn valid_proto3_json_is_accepted() {
     let table = [
         (r#"{"int64": "9223372036854775807"}"#, json!({"int64": "9223372036854775807"})),
         (r#"{"int64": 5}"#, json!({"int64": "5"})),
@@ -153,7 +153,7 @@ fn proto3_json_as_the_specification_has_it() {
 }
 
 #[test]
-fn what_json_must_not_say() {
+fn invalid_json_is_refused() {
     let table = [
         (r#"{"int32": 1.5}"#, "kinds.int32", "must be a whole number from -2147483648 to 2147483647"),
         (r#"{"int32": 2147483648}"#, "kinds.int32", "must be a whole number"),
@@ -284,7 +284,7 @@ fn what_json_must_not_say() {
 }
 
 #[test]
-fn unknown_fields_are_named_with_what_was_meant() {
+fn unknown_fields_are_refused_with_a_suggestion() {
     let (reason, path, detail) = fault(from_body(r#"{"int46": 1}"#));
     assert_eq!((reason, path.as_str()), (Reason::UnknownField, "kinds.int46"));
     assert_eq!(detail, "is not a field of Kinds; did you mean `int64`?");
@@ -303,7 +303,7 @@ fn unknown_fields_are_named_with_what_was_meant() {
 }
 
 #[test]
-fn an_any_is_read_whatever_comes_first() {
+fn an_any_is_parsed_with_its_type_in_any_place() {
     let thing = json!({"any": {"@type": "x/souk.test.v1.Thing", "title": "t", "inside": {"title": "u"}}});
     for any in [
         r#"{"@type": "x/souk.test.v1.Thing", "title": "t", "inside": {"title": "u"}}"#,
@@ -344,7 +344,7 @@ fn an_any_is_read_whatever_comes_first() {
 }
 
 #[test]
-fn texts_of_a_client_do_not_come_back_whole() {
+fn long_texts_of_a_client_are_shortened_in_errors() {
     let long = "x".repeat(1_000_000);
     for body in [
         format!(r#"{{"{long}": 1}}"#),
@@ -367,7 +367,7 @@ fn texts_of_a_client_do_not_come_back_whole() {
 }
 
 #[test]
-fn every_fault_is_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
     let error = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
     let BindError::Fields(found) = &error else { panic!("{error}") };
@@ -397,7 +397,7 @@ fn a_body_that_is_not_json_is_malformed() {
 }
 
 #[test]
-fn query_parameters_of_every_kind() {
+fn query_parameters_of_every_type_are_accepted() {
     let table = [
         ("kinds.int64=-9223372036854775808&kinds.uint32=7", json!({"int64": "-9223372036854775808", "uint32": 7})),
         ("kinds.int64=9007199254740993.0&kinds.sint64=1e3", json!({"int64": "9007199254740993", "sint64": "1000"})),
@@ -437,7 +437,7 @@ fn query_parameters_of_every_kind() {
 }
 
 #[test]
-fn what_a_query_must_not_say() {
+fn invalid_query_parameters_are_refused() {
     let table = [
         ("kinds.int32=", "kinds.int32", "must be a whole number"),
         ("kinds.int32=1&kinds.int32=2", "kinds.int32", "is given twice"),
@@ -477,7 +477,7 @@ fn what_a_query_must_not_say() {
 }
 
 #[test]
-fn path_query_and_body_make_one_message() {
+fn path_query_and_body_are_merged_into_one_message() {
     let patch = binding(&["thing.name"], "thing", "");
     let bound = bind(&patch, &["things/1"], "pageSize=5&tags=a", r#"{"title": "t", "counts": {"a": 1}}"#).unwrap();
     assert_eq!(
@@ -517,7 +517,7 @@ fn path_query_and_body_make_one_message() {
 }
 
 #[test]
-fn bindings_that_the_types_do_not_allow() {
+fn bindings_that_do_not_fit_the_types_are_refused() {
     let new = |variable: &str, body: &str, response_body: &str| {
         let variables = Some(variable).filter(|name| !name.is_empty());
         Binding::new(&message_type("Request"), &message_type("Reply"), variables, body, response_body)
@@ -552,7 +552,7 @@ fn by_the_library(message: &DynamicMessage) -> Option<Value> {
 }
 
 #[test]
-fn answers_have_every_field_and_can_be_one_field() {
+fn responses_have_every_field_or_are_one_field() {
     let mut reply = DynamicMessage::new(message_type("Reply"));
     reply.set_field_by_name("tags", prost_reflect::Value::List(vec![prost_reflect::Value::String("a".into())]));
     let reply = reply.encode_to_vec();
@@ -565,7 +565,7 @@ fn answers_have_every_field_and_can_be_one_field() {
 }
 
 #[test]
-fn answers_that_are_none_are_refused() {
+fn invalid_response_messages_are_refused() {
     for (kinds, why) in [
         (&b"\x9a\x01\x07\x08\x80\x92\xb8\xc3\x98\xfe"[..], "breaks off"),
         (b"\x72\x01\xff", "not UTF-8"),
@@ -596,7 +596,7 @@ fn answers_that_are_none_are_refused() {
 }
 
 #[test]
-fn answers_say_what_json_can_say() {
+fn unusual_response_values_are_written_as_json_or_refused() {
     let kinds = |bytes: &[u8]| rendered("Kinds", "", bytes);
     // DoubleValue (field 30): NaN and the infinities.
     for (number, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "Infinity"), (f64::NEG_INFINITY, "-Infinity")] {
@@ -635,7 +635,7 @@ fn answers_say_what_json_can_say() {
 }
 
 #[test]
-fn a_header_fills_its_field() {
+fn a_header_sets_its_field() {
     let mut request = DynamicMessage::new(message_type("Request"));
     fill(&mut request, "request_id", "Idempotency-Key", "k1").unwrap();
     assert_eq!(plain(&request), json!({"requestId": "k1"}));
@@ -645,7 +645,7 @@ fn a_header_fills_its_field() {
 }
 
 #[test]
-fn fields_know_where_they_came_from() {
+fn each_field_belongs_to_its_part_of_the_request() {
     let binding = binding(&["thing.name"], "thing", "");
     assert_eq!(binding.place("thing.name"), Place::Path);
     assert_eq!(binding.place("thing.title"), Place::Body);
@@ -837,7 +837,7 @@ proptest! {
 
     /// Valid JSON is accepted and read as the library reads it, and the response is written as the library writes it.
     #[test]
-    fn json_means_what_it_means_to_others(json in request()) {
+    fn json_is_parsed_and_written_as_by_the_library(json in request()) {
         let text = json.to_string();
         let ours = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });
         let ours = ours.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
@@ -851,7 +851,7 @@ proptest! {
 
     /// Fields may come in any order and repeatedly, and messages in parts: the JSON must match what a decoder reads.
     #[test]
-    fn answers_in_parts_are_written_whole(first in request(), second in request()) {
+    fn repeated_and_split_fields_are_written_once(first in request(), second in request()) {
         let bind = |json: &Value| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes(), content_type: "" }).unwrap();
         let bytes = [bind(&first).encode_to_vec(), bind(&second).encode_to_vec()].concat();
         let whole = DynamicMessage::decode(message_type("Request"), bytes.as_slice()).unwrap();
@@ -874,7 +874,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_rendered_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_written_as_json_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = rendered("Request", "", &bytes);
         let _ = rendered("Kinds", "", &bytes);
     }

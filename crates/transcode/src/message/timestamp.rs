@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rfc_3339_says() {
+    fn timestamps_are_parsed_as_in_rfc_3339() {
         for (text, utc) in [
             ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
             ("2026-01-31T12:00:00.5Z", "2026-01-31T12:00:00.500Z"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_dropped_in_silence() {
+    fn invalid_and_inexact_timestamps_are_refused() {
         use TimestampError::{Digits, Form, Range, Second};
         for (text, error) in [
             ("2016-12-31T23:59:60Z", Second),
@@ -146,13 +146,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_is_read_as_it_was_written(seconds in -62_135_596_800_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
+        fn every_timestamp_survives_json(seconds in -62_135_596_800_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
             let time = DateTime::from_timestamp(seconds, nanos).unwrap();
             prop_assert_eq!(parse(&time.to_rfc3339_opts(SecondsFormat::Nanos, true)), Ok(time));
         }
 
         #[test]
-        fn no_text_is_a_panic(text in "[0-9TZ:.+€-]{0,40}") {
+        fn no_text_panics(text in "[0-9TZ:.+€-]{0,40}") {
             let _ = parse(&text);
         }
     }

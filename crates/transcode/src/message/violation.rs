@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_read_as_in_bad_request() {
+    fn paths_are_written_as_in_bad_request() {
         let items = Path::ROOT.field("items");
         let first = items.index(0);
         assert_eq!(first.field("quantity").to_string(), "items[0].quantity");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn suggestions_are_near() {
+    fn suggestions_are_similar_names() {
         let known = ["email", "displayName", "password"];
         assert_eq!(suggestion("emial", known), Some("email"));
         assert_eq!(suggestion("display_nam", known), Some("displayName"));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_told_first() {
+    fn an_unknown_field_is_reported_first() {
         let mut violations = Violations::default();
         violations.wrong("a", "must be a string");
         violations.unknown("b", "is not a field");

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_as_the_encoding_guide_has_them() {
+    fn fields_are_read_as_in_the_encoding_guide() {
         let all = |bytes: &'static [u8]| Fields::of(bytes).collect::<Result<Vec<_>, _>>();
         assert_eq!(all(&[0x08, 0x96, 0x01]).unwrap(), [(1, Value::Varint(150))]);
         assert_eq!(all(b"\x12\x07testing").unwrap(), [(2, Value::Bytes(b"testing"))]);
@@ -185,12 +185,12 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn any_bytes_come_to_an_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn reading_ends_for_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Fields::of(&bytes).count() <= bytes.len());
         }
 
         #[test]
-        fn varints_are_prosts(value: u64) {
+        fn varints_are_read_as_by_prost(value: u64) {
             let mut bytes = Vec::new();
             prost::encode_length_delimiter(value as usize, &mut bytes).unwrap();
             prop_assert_eq!(varint(&mut bytes.as_slice()), Ok(value));

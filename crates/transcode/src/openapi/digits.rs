@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_contracts_have_stays_short() {
+    fn patterns_of_common_ranges_are_short() {
         let cases = [
             (vec![(1, 1_000_000)], "^0*(?:[1-9][0-9]{0,5}|1000000)$"),
             (vec![(-1_000_000_000, -1), (1, 1_000_000_000)], "^-?0*(?:[1-9][0-9]{0,8}|1000000000)$"),
@@ -116,7 +116,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn matches_what_is_within_and_nothing_else(one in -20_000_i128..20_000, other in -20_000_i128..20_000, near in -30_000_i128..30_000) {
+        fn a_pattern_matches_exactly_the_numbers_of_its_range(one in -20_000_i128..20_000, other in -20_000_i128..20_000, near in -30_000_i128..30_000) {
             let (low, high) = (one.min(other), one.max(other));
             let pattern = Regex::new(&pattern(&[(low, high)])).unwrap();
             for number in [low - 1, low, low + 1, high - 1, high, high + 1, near] {

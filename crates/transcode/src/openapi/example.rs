@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_comments() {
+    fn examples_are_taken_from_comments() {
         let table = [
             ("Resource name, for example `orders/ord_01k9…`. Given by souk.", "orders/ord_01k9xj6v3te2q8s4m5n7r0p1wz"),
             ("A filter. For example\n`price <= 5.00`.", "price <= 5.00"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn of_patterns() {
+    fn examples_are_made_from_patterns() {
         for pattern in [
             "^users/usr_[0-7][0-9a-hjkmnp-tv-z]{25}$",
             "^[A-Z]{2}$",

@@ -233,7 +233,7 @@ mod tests {
     use crate::routes::NoOptions;
 
     #[test]
-    fn patterns_are_measured() {
+    fn the_longest_match_of_a_pattern_is_computed() {
         let table = [
             ("^[A-Z]{2}$", Some(2), 1),
             ("^products/prd_[0-7][0-9a-hjkmnp-tv-z]{25}$", Some(41), 3),
@@ -250,7 +250,7 @@ mod tests {
 
     /// Checks the numbers that decide whether a route fits. Those of names are exact.
     #[test]
-    fn a_route_is_measured() {
+    fn the_longest_url_of_a_route_is_computed() {
         let root = env!("CARGO_MANIFEST_DIR");
         let folders = [format!("{root}/tests/proto"), format!("{root}/../../proto/third_party")];
         let mut compiler = protox::Compiler::new(folders).unwrap();

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn atoms_variables_and_verb() {
+    fn templates_with_segments_variables_and_verbs_are_parsed() {
         let template = Template::parse("/v1/{parent=shelves/*}/books/{book.name=**}:move").unwrap();
         let literal = |text: &str| Atom::Literal(text.to_owned());
         assert_eq!(template.atoms, [literal("v1"), literal("shelves"), Atom::Single, literal("books"), Atom::Rest]);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
+    fn invalid_templates_are_refused() {
         for bad in ["", "v1", "/v1/{", "/v1/{a=b", "/v1/**/x", "/v1/{a={b}}", "/v1//x", "/v1:", "/v1/%zz"] {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
@@ -162,7 +162,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn never_panics(text in "[/{}=*:.a-c%0-9]{0,30}", path in proptest::collection::vec("[a-c%0-9]{0,4}", 0..8)) {
+        fn no_template_panics(text in "[/{}=*:.a-c%0-9]{0,30}", path in proptest::collection::vec("[a-c%0-9]{0,4}", 0..8)) {
             if let Ok(template) = Template::parse(&text) {
                 let segments: Vec<_> = path.iter().map(String::as_str).collect();
                 let _ = template.captures(&segments);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_wins() {
+    fn the_most_specific_route_wins() {
         let trie = trie(&[
             "GET /v1/users/me",
             "GET /v1/{name=users/*}",
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_takes_no_empty_segment() {
+    fn a_wildcard_matches_no_empty_segment() {
         let trie = trie(&["GET /v1/{name=users/*}"]);
         assert_eq!(find(&trie, Method::GET, "/v1/users/"), None);
         assert_eq!(find(&trie, Method::GET, "/v1/users//"), None);
     }
 
     #[test]
-    fn a_clash_hands_back_who_is_there() {
+    fn a_conflict_returns_the_existing_route() {
         let mut trie = trie(&["GET /v1/{name=users/*}"]);
         let other = Template::parse("/v1/users/{id}").unwrap();
         assert_eq!(trie.insert(&Method::GET, &other, "new".into()).unwrap(), "/v1/{name=users/*}");
@@ -198,7 +198,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn never_panics(path in ".{0,60}", parts in proptest::collection::vec("[a-b:%*]{0,3}", 0..20)) {
+        fn no_path_panics(path in ".{0,60}", parts in proptest::collection::vec("[a-b:%*]{0,3}", 0..20)) {
             let trie = trie(&["GET /a/{x=*}/b:a", "GET /{y=a/**}", "GET /a/b", "POST /a/{z}/{w=b/*}"]);
             let _ = trie.find(&path);
             let joined = format!("/{}", parts.join("/"));
@@ -209,7 +209,7 @@ mod tests {
 
         /// A path made from a template finds that template again.
         #[test]
-        fn finds_what_was_filled_in(first in "[a-z]{1,5}", second in "[a-z0-9_-]{1,9}") {
+        fn a_path_made_from_a_template_finds_that_template(first in "[a-z]{1,5}", second in "[a-z0-9_-]{1,9}") {
             let trie = trie(&["GET /v1/{name=orders/*}", "GET /v1/{parent=orders/*}/lines/{line}"]);
             let path = format!("/v1/orders/{first}/lines/{second}");
             let found = trie.find(&path).unwrap();

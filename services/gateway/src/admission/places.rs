@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_the_fewest_is_next() {
+    fn the_caller_with_the_fewest_places_is_next() {
         let mut places = Places::new(3, 3);
         for caller in [1, 1, 2] {
             assert_eq!(enter(&mut places, caller), Entered::At);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_the_lower_rank_is_next() {
+    fn of_callers_with_equally_many_places_the_lower_rank_is_next() {
         let mut places = Places::new(2, 2);
         assert_eq!((enter(&mut places, 1), enter(&mut places, 1)), (Entered::At, Entered::At));
         assert!(waits(&places.enter(2, 2, ())));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn where_too_many_wait_the_greediest_gives_way() {
+    fn if_too_many_wait_the_caller_with_the_most_waiting_requests_loses_one() {
         let mut places = Places::new(2, 2);
         assert_eq!((enter(&mut places, 1), enter(&mut places, 1)), (Entered::At, Entered::At));
         assert!(waits(&enter(&mut places, 1)) && waits(&enter(&mut places, 1)));
@@ -221,7 +221,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn places_are_neither_lost_nor_made_nor_hoarded(
+        fn the_number_of_places_is_exact_and_free_places_are_used(
             count in 1..6usize, share in 1..6usize, steps in prop::collection::vec(step(), 0..200),
         ) {
             let mut places = Places::new(count, share);
@@ -268,7 +268,7 @@ mod tests {
 
         /// However many places one caller wants, another caller that wants one gets the next free place.
         #[test]
-        fn a_flood_does_not_keep_others_out(count in 1..6usize, flood in 1..50usize) {
+        fn a_flood_of_one_caller_does_not_block_others(count in 1..6usize, flood in 1..50usize) {
             let mut places = Places::new(count, count);
             for _ in 0..flood + count {
                 enter(&mut places, 1);

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_concerns_the_methods_that_show_it() {
+    fn a_change_affects_the_methods_that_show_it() {
         const GET: &str = "/souk.inventory.v1.ProductService/GetProduct";
         const LIST: &str = "/souk.inventory.v1.ProductService/ListProducts";
         let changes = Changes::of(Contract::souk().unwrap());

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_begins_before_a_change_is_not_found_after_it() {
+    async fn a_response_of_a_call_before_a_change_is_not_found_after_it() {
         let (cache, service) = (cache(), Service::new());
         let late = cache.get(question(&cache, 1, caching(60_000, 0)), LONG, service.call());
         let late = async { late.await.unwrap().0.answer.json().clone() };
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_answer_is_given_while_one_call_fetches_a_new_one() {
+    async fn a_stale_response_is_served_while_one_call_fetches_a_new_one() {
         let (cache, service) = (cache(), Service::new());
         let question = question(&cache, 1, caching(1, 60_000));
         service.gate.add_permits(1);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_are_told_to_all_who_wait_and_not_kept() {
+    async fn errors_are_sent_to_all_waiting_callers_and_not_cached() {
         let cache = cache();
         let question = question(&cache, 1, caching(60_000, 0));
         let refused = async { Err(Problem::not_found("products/prd_1")) };
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_or_runs_out_of_time_spoils_nothing() {
+    async fn a_caller_that_leaves_or_times_out_does_not_affect_others() {
         let (cache, service) = (cache(), Service::new());
         let question = question(&cache, 1, caching(60_000, 0));
         let short = Duration::from_millis(20);
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_room_is_bounded_by_bytes() {
+    async fn the_cache_has_a_limit_in_bytes() {
         let cache = cache();
         for asked in 0..100 {
             let large = async { Ok(Answer::plain("x".repeat(100_000))) };
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_those_of_rfc_9211() {
+    fn cache_statuses_follow_rfc_9211() {
         for (source, ttl, expected) in [
             (Source::Hit, 4, "souk; hit; ttl=4"),
             (Source::Stale, -2, "souk; hit; ttl=-2"),

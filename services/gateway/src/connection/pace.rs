@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_waits_is_never_slowed_down_and_one_that_does_not_is() {
+    fn only_a_client_that_does_not_wait_is_slowed_down() {
         let (pace, patient, hasty) = (Pace::new(), IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         for _ in 0..BURST {
             assert_eq!(pace.refused(hasty, 0), None);

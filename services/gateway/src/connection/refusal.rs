@@ -85,7 +85,7 @@ mod tests {
     const DATE: &str = "date: Mon, 30 Nov 2026 05:30:00 GMT\r\n";
 
     #[test]
-    fn only_what_hyper_says_itself_is_replaced() {
+    fn only_responses_of_hyper_itself_are_replaced() {
         let own = |status: &str, headers: &str| of(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes());
         for (status, _) in REFUSALS {
             let refusal =

@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_counts_until_its_last_piece_is_gone() {
+    async fn a_response_counts_until_its_last_part_is_sent() {
         let (open, entry) = connection().await;
         let freed = Freed::default();
         let response = hold(full(100 * KIB), begin(&entry).unwrap(), freed.guard()).map_err(|_| ()).unwrap();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_much_is_refused_and_frees_itself() {
+    async fn requests_above_the_limit_are_refused_and_free_their_bytes() {
         let (open, entry) = connection().await;
         let mut held = Vec::new();
         let problem = loop {
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unread_response_is_given_up_with_all_that_it_holds() {
+    async fn an_unread_response_is_aborted_and_frees_its_bytes() {
         let (open, entry) = connection().await;
         let freed = Freed::default();
         let response = hold(full(100 * KIB), begin(&entry).unwrap(), freed.guard()).map_err(|_| ()).unwrap();
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_is_given_up_only_where_it_has_something_to_send() {
+    async fn a_stream_is_aborted_only_if_it_has_something_to_send() {
         let (open, entry) = connection().await;
         let (events, received) = mpsc::unbounded_channel::<Result<Frame<Bytes>, Status>>();
         let body = Body::new(StreamBody::new(UnboundedReceiverStream::new(received)));

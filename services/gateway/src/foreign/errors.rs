@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn details_are_told_by_their_type() {
+    fn details_are_converted_by_their_type() {
         let mut details =
             ErrorDetails::with_error_info("NO_CREDIT", "bank.example", [("left".to_owned(), "3".to_owned())]);
         details.set_retry_info(Some(std::time::Duration::from_millis(1500)));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_no_known_type_is_kept_in_base64() {
+    fn details_of_an_unknown_type_are_kept_in_base64() {
         let status = pb::Status {
             details: vec![any("x.example/my.Type", b"\x01\x02"), any("google.rpc.ErrorInfo", b"\x0a\x7f")],
             ..pb::Status::default()
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gateway_says_itself_stays_in_its_words() {
+    fn errors_of_the_gateway_itself_keep_their_reasons() {
         let own = Status::from(Problem::unavailable("a service"));
         assert_eq!(passed().problem(&own).reason(), Reason::ServiceUnavailable);
         assert_eq!(passed().problem(&own).reason_name(), "SERVICE_UNAVAILABLE");

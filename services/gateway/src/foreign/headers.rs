@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_beginnings_pass_and_nothing_else() {
+    fn only_listed_names_and_prefixes_pass() {
         let list = list(&["X-Tenant", "x-shop-*", "g*"]).unwrap();
         let mut from = HeaderMap::new();
         for name in ["x-tenant", "x-tenant-2", "x-shop-lane", "x-shop", "grpc-timeout", "cookie", "authorization"] {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_header_names_are_refused() {
         for wrong in
             ["", "*", "x tenant", "x-*-y", "authorization", "Content-Type", "grpc-status", "grpc-*", "x-request-id"]
         {

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_name_wins_for_each_thing_by_itself() {
+    fn the_longest_name_wins_for_each_setting() {
         let rules = json!({
             "my": {"access": "signed-in", "deadline": "2s", "pkg": {
                 "access": "public",
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_named() {
+    fn invalid_settings_are_named() {
         let table = [
             (json!({"access": "public"}), "must stand below the name"),
             (json!({"a": {"access": "all"}}), "a.access is \"all\", and must be \"public\""),

@@ -268,7 +268,7 @@ mod tests {
         #![proptest_config(crate::fuzz::cases())]
 
         #[test]
-        fn a_frame_is_what_was_framed(message in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..105) {
+        fn a_frame_contains_its_message(message in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..105) {
             let frame = framing::frame(&message);
             prop_assert_eq!(&unframed(&frame).unwrap()[..], &message[..]);
             let part = frame.slice(..cut.min(frame.len()));
@@ -276,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn no_query_is_a_panic(query in "((connect|base64|encoding|message|x)=(v1|1|json|%?[0-9a-zA-Z_=-]{0,9})&?){0,5}") {
+        fn no_query_panics(query in "((connect|base64|encoding|message|x)=(v1|1|json|%?[0-9a-zA-Z_=-]{0,9})&?){0,5}") {
             let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
             if let Err(problem) = in_query(&parts, 100) {
                 prop_assert_eq!(problem.reason(), Reason::MalformedRequest);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_get_carries_its_message() {
+    fn a_get_request_has_its_message_in_the_query() {
         let call = |query: &str| {
             let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
             in_query(&parts, 100).map(|call| (call.codec, call.message))

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_and_what_is_none_refused() {
+    fn rates_are_parsed_and_invalid_ones_refused() {
         let table = [
             ("50/s", Some(20_000)),
             ("10/min", Some(6_000_000)),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_more_takes_more_and_never_more_than_there_is() {
+    fn a_request_that_costs_more_takes_more_but_at_most_the_whole_budget() {
         let budget = Budget { burst: 10, interval: 1000 };
         let mut debt = 0;
         assert_eq!(budget.take(&mut debt, 0, 7).remaining, 3);
@@ -161,7 +161,7 @@ mod tests {
 
         /// Any period admits at most the burst and the requests refilled in it, and never fewer than the budget allows.
         #[test]
-        fn in_no_window_more_than_burst_and_refill(
+        fn no_period_admits_more_than_burst_and_refill(
             burst in 1u32..20,
             interval in 1u64..5000,
             calls in proptest::collection::vec((0u64..8000, 1u32..20), 1..200),

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_budget_to_the_last_request() {
+    fn concurrent_threads_share_a_budget_exactly() {
         let memory = Memory::new(Duration::from_secs(3600));
         let budget = Budget { burst: 500, interval: 3_600_000_000 };
         let work = || (0..200).filter(|_| memory.take(key(1), budget, 1).denied.is_none()).count();
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_keys_are_kept_than_there_is_room_for() {
+    fn the_number_of_keys_is_limited() {
         let memory = Memory::new(Duration::from_secs(3600));
         let budget = Budget { burst: 2, interval: 3_600_000_000 };
         for number in 0..u32::try_from(KEPT).unwrap() + 20_000 {

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_headers_tell_of_the_budget_that_has_the_least_left() {
+    async fn the_headers_show_the_budget_with_the_least_left() {
         use RateClass::{Auth, Read, Write};
         let limits = limits();
         let (ann, bob) = (Some(UserId::new()), Some(UserId::new()));
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_counted_where_it_is_turned_off() {
+    async fn nothing_is_counted_if_rate_limits_are_off() {
         let mut limits = limits();
         limits.settings.enabled = false;
         for _ in 0..20 {

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_refusals_are_a_handful_of_lines() {
+    fn ten_thousand_refusals_log_only_a_few_lines() {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

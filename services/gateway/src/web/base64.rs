@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_may_stand_anywhere_between_groups() {
+    fn padding_is_accepted_between_any_groups() {
         let mut decoder = Decoder::default();
         let mut bytes = Vec::new();
         for piece in ["YQ=", "=YmM=ZG", "Vm", "Z2g="] {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_base64_is_refused() {
+    fn invalid_base64_is_refused() {
         for wrong in ["Y=Q=", "====", "YQ==\n", "Y Q=", "YWJj-_8=", "YR=="] {
             let mut decoder = Decoder::default();
             assert!(decoder.push(wrong.as_bytes()).is_err() || decoder.finish().is_err(), "{wrong}");

@@ -1,5 +1,5 @@
-//! The program under test, as the runner knows it: a case at a time from standard input, its answer to standard output,
-//! each behind its length in four bytes.
+//! The program under test, with the runner's protocol: it reads one case at a time from standard input and writes its
+//! result to standard output, each with a length prefix of four bytes.
 
 use std::io::{ErrorKind, Read, Write, stdin, stdout};
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use serde_json::{Value, json};
 
-/// How the gateway is asked.
+/// The protocol of the calls to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Rest,
@@ -27,7 +27,7 @@ impl Protocol {
         [Self::Rest, Self::Connect].into_iter().find(|protocol| protocol.name() == name).unwrap()
     }
 
-    /// Where a method of the suite's service is.
+    /// The path of a method of the suite's service.
     fn path(self, method: &str) -> String {
         match self {
             Self::Rest => format!("/test/v1/conformance:{}", method.to_lowercase()),
@@ -36,7 +36,7 @@ impl Protocol {
     }
 }
 
-/// `conformance.ConformanceRequest`, with what matters here.
+/// `conformance.ConformanceRequest`, with the fields that matter here.
 #[derive(Clone, PartialEq, Message)]
 struct Case {
     #[prost(oneof = "Payload", tags = "1, 2, 7, 8")]
@@ -86,7 +86,7 @@ enum Outcome {
     SerializeError(String),
 }
 
-/// Answers the runner's cases until it has no more.
+/// Answers the runner's cases until its input ends.
 pub async fn answer(protocol: Protocol, gateway: &str) {
     let client = Client { http: reqwest::Client::new(), gateway, protocol };
     while let Some(case) = read() {
@@ -118,7 +118,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     async fn outcome(&self, case: Case) -> Outcome {
-        // souk's contracts are proto3, and a gateway of JSON has nothing to do with a case that has none.
+        // souk's contracts are proto3, so cases for other messages are skipped.
         if case.message_type != "protobuf_test_messages.proto3.TestAllTypesProto3" {
             return Outcome::Skipped(format!("{} is not a proto3 message", case.message_type));
         }
@@ -138,7 +138,7 @@ impl Client<'_> {
         }
     }
 
-    /// The JSON that a method answers; else what became of it.
+    /// The JSON response of a method, or the outcome of a failed call.
     async fn call(&self, method: &str, body: String) -> Result<String, Outcome> {
         let url = format!("{}{}", self.gateway, self.protocol.path(method));
         let request = self.http.post(url).header("content-type", "application/json").body(body);
@@ -149,14 +149,14 @@ impl Client<'_> {
         match status.as_u16() {
             200 => Ok(text),
             400 => Err(Outcome::ParseError(text)),
-            // The service's answer is not one that JSON can say.
+            // The service's response has no JSON form.
             500 => Err(Outcome::SerializeError(text)),
             _ => Err(Outcome::RuntimeError(format!("{status}: {text}"))),
         }
     }
 }
 
-/// The bytes that the service got.
+/// The bytes that the service received.
 fn encoded(answer: &str) -> Outcome {
     let answer: Value = serde_json::from_str(answer).unwrap();
     let bytes = answer["message"].as_str().map(|text| BASE64_STANDARD.decode(text).unwrap());

@@ -1,4 +1,4 @@
-//! The backend of the suite: gives back the bytes of a message as they came.
+//! The backend of the suite: it returns the bytes of a message as it received them.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ pub struct Encoded {
 
 #[derive(Clone)]
 struct Loopback {
-    /// Of the messages that the cases are made of.
+    /// The descriptor of the messages in the cases.
     message: MessageDescriptor,
     method: Method,
 }
@@ -48,7 +48,7 @@ impl NamedService for Loopback {
     const NAME: &'static str = "souk.test.v1.ConformanceService";
 }
 
-/// Serves until the runtime ends, and says where.
+/// Serves until the runtime ends. Returns the address.
 pub async fn serve(contract: &Contract) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -94,7 +94,7 @@ impl UnaryService<Bytes> for Loopback {
 }
 
 impl Loopback {
-    /// The message inside, as a service would take it: one that cannot be read is refused.
+    /// Checks the message inside as a service would: a message that cannot be decoded is refused.
     fn readable(&self, bytes: &Bytes) -> Result<Bytes, Status> {
         let refused = |error: prost::DecodeError| Problem::new(Reason::MalformedRequest, error.to_string());
         let inside = Encoded::decode(bytes.clone()).map_err(refused)?.message;

@@ -1,4 +1,4 @@
-//! A method that is added to a contract is served, checked, limited and described, and no code says so.
+//! A method that is added to a contract is served, validated, limited and documented without any code.
 
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
@@ -25,7 +25,7 @@ message GreetRequest {
 }
 "#;
 
-/// What the gateway is asked, in one of the protocols that it speaks.
+/// Calls the gateway over each of its protocols.
 struct Asked<'a> {
     souk: &'a Booted,
     token: &'a str,
@@ -43,7 +43,7 @@ impl Asked<'_> {
         self.souk.send(request.bearer_auth(self.token).body(r#"{"name": "people/ann"}"#)).await
     }
 
-    /// The code that gRPC-Web's trailers give.
+    /// The code in the trailers of gRPC-Web.
     async fn web(&self, frame: Vec<u8>) -> Code {
         let request = self.souk.request("POST", "/souk.test.v1.EchoService/Greet").bearer_auth(self.token);
         let answer = request.header("content-type", "application/grpc-web+proto").body(frame).send().await.unwrap();
@@ -67,7 +67,7 @@ async fn an_added_method_needs_no_code() {
     let (staff, customer) = (souk.keys.token(&["STAFF"], 60), souk.keys.token(&[], 60));
     let as_staff = Asked { souk: &souk, token: &staff };
 
-    // Served, and said to be on its way out.
+    // It is served, with deprecation headers.
     let answer = as_staff.rest("/test/v1/people/ann:greet?times=2").await;
     assert_eq!(answer.ok()["method"], "Greet");
     assert_eq!(answer.header("deprecation"), "@1769817600");
@@ -90,7 +90,7 @@ async fn an_added_method_needs_no_code() {
     };
     grpc(&message, &staff).await.unwrap();
 
-    // Checked: who, and what.
+    // Access and request are checked.
     Asked { souk: &souk, token: "" }.rest("/test/v1/people/ann:greet").await.problem(401, "TOKEN_MISSING");
     Asked { souk: &souk, token: &customer }.rest("/test/v1/people/ann:greet").await.problem(403, "ACCESS_DENIED");
     assert_eq!(grpc(&message, &customer).await.unwrap_err().code(), Code::PermissionDenied);
@@ -99,13 +99,13 @@ async fn an_added_method_needs_no_code() {
     assert_eq!(fields, [&json!("name"), &json!("times")]);
     as_staff.rest("/test/v1/people/ann:greet?tmies=1").await.problem(400, "UNKNOWN_FIELD");
 
-    // Limited: those were six, whatever they spoke.
+    // The rate limit applies: six calls were made over all protocols.
     let limited = as_staff.rest("/test/v1/people/ann:greet").await;
     limited.problem(429, "RATE_LIMITED");
     assert!(!limited.header("retry-after").is_empty());
     assert_eq!(grpc(&message, &staff).await.unwrap_err().code(), Code::ResourceExhausted);
 
-    // Described.
+    // It is documented.
     let document = souk.get("/openapi.json").await.ok();
     let operation =
         &document["paths"].as_object().unwrap().iter().find(|(path, _)| path.ends_with(":greet")).unwrap().1["get"];

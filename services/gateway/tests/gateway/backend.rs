@@ -1,5 +1,5 @@
-//! A gRPC server of any contract, by raw HTTP/2: each call is answered by a function. It knows nothing of souk, and has a
-//! health service or server reflection only where it is given.
+//! A gRPC server for any contract, on raw HTTP/2: a function answers each call. It knows nothing of souk, and has no
+//! health service or reflection unless the test adds it.
 
 use std::{convert::Infallible, path::Path, sync::Arc};
 
@@ -22,14 +22,14 @@ use tonic::{Status, body::Body};
 
 use crate::boot::Answer;
 
-/// A call.
+/// A received call.
 pub struct Call {
     pub path: String,
     pub headers: HeaderMap,
     pub message: Bytes,
 }
 
-/// What it is answered with.
+/// The response to a call.
 #[derive(Default)]
 pub struct Reply {
     pub messages: Vec<Bytes>,
@@ -52,7 +52,8 @@ impl Reply {
     }
 }
 
-/// Serves until the test's runtime ends, and says where. `None` is answered as a server without gRPC does: 404, and a page.
+/// Serves until the test's runtime ends. Returns the address. For `None`, it responds as a server without gRPC does:
+/// 404 with a page.
 pub async fn serve(answer: impl Fn(Call) -> Option<Reply> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -91,7 +92,7 @@ async fn respond(request: Request<Incoming>, answer: &impl Fn(Call) -> Option<Re
     response
 }
 
-/// A contract of tests/proto/foreign, as `protoc --include_imports --descriptor_set_out` writes it.
+/// Compiles a contract of tests/proto/foreign, as `protoc --include_imports --descriptor_set_out` writes it.
 pub fn compile(name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let includes = [root.join("tests/proto/foreign"), root.join("../../proto/third_party")];
@@ -101,13 +102,13 @@ pub fn compile(name: &str) -> Vec<u8> {
     compiler.encode_file_descriptor_set()
 }
 
-/// `souk gateway`, to be given what it serves.
+/// `souk gateway` without a contract.
 pub fn program() -> Program {
     let program = Program::new(souk_binary(), "serving").args(["gateway", "--listen", "127.0.0.1:0"]);
     program.env("SOUK_TELEMETRY__METRICS_LISTEN", "").env("NO_COLOR", "1")
 }
 
-/// The same with descriptors in a file, which is gone with the folder.
+/// `souk gateway` with descriptors in a file. The file is deleted with the folder.
 pub fn serving(descriptors: &[u8], backend: &str) -> (tempfile::TempDir, Program) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("api.binpb");
@@ -117,7 +118,7 @@ pub fn serving(descriptors: &[u8], backend: &str) -> (tempfile::TempDir, Program
     (folder, program)
 }
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Gateway {
     pub process: Process,
     pub url: String,
@@ -125,7 +126,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it, and waits until it is ready.
+    /// Starts the gateway and waits until it is ready.
     pub async fn start(program: Program) -> Self {
         let gateway = Self::listening(program).await;
         wait::until(std::time::Duration::from_secs(20), "the gateway to be ready", async || {
@@ -135,7 +136,7 @@ impl Gateway {
         gateway
     }
 
-    /// Starts it, and waits until it answers at all.
+    /// Starts the gateway and waits until it responds.
     pub async fn listening(program: Program) -> Self {
         let process = program.start().await;
         let line = process.ready_line();

@@ -1,4 +1,4 @@
-//! Boots a gateway before the echo server, with keys of the test's own.
+//! Boots a gateway in front of the echo server, with keys of the test.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// The test contract with all its imports, as bytes.
 pub static DESCRIPTORS: LazyLock<Vec<u8>> = LazyLock::new(|| compile(None));
 
-/// Compiles the test contract, or another text in its place.
+/// Compiles the test contract, or this text instead.
 pub fn compile(text: Option<&str>) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
@@ -55,7 +55,7 @@ pub fn contract() -> Arc<Contract> {
     Arc::new(Contract::load(&DESCRIPTORS).unwrap())
 }
 
-/// Settings as they are built in, with what a test sets.
+/// The default settings with those of a test.
 pub fn config(settings: &[(&str, &str)]) -> Config {
     let secret = ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned());
     let variables = settings
@@ -67,7 +67,7 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
 
 pub const SECRET: &str = "a secret of the tests, long enough";
 
-/// A key pair that signs tokens and says so.
+/// A key pair that signs tokens and publishes its public key.
 pub struct Keys {
     signing: EncodingKey,
     published: PublishedKey,
@@ -82,7 +82,7 @@ impl KeySource for Published {
 
 struct Published(PublishedKey);
 
-/// Publishes nothing.
+/// A key service without keys.
 pub struct NoKeys;
 
 #[tonic::async_trait]
@@ -103,7 +103,7 @@ impl Keys {
         }
     }
 
-    /// A token, valid for so many seconds, for a user with these roles.
+    /// A token for a user with these roles that is valid for `seconds`.
     pub fn token(&self, roles: &[&str], seconds: i64) -> String {
         let now = chrono::Utc::now().timestamp();
         let claims = Claims {
@@ -123,7 +123,7 @@ impl Keys {
     }
 }
 
-/// A gateway that runs, and what is behind it.
+/// A running gateway and its backend.
 pub struct Booted {
     /// `http://127.0.0.1:…`
     pub url: String,
@@ -135,18 +135,18 @@ pub struct Booted {
     _stop: DropGuard,
 }
 
-/// A gateway before a healthy echo server.
+/// Boots a gateway in front of a healthy echo server.
 pub async fn boot() -> Booted {
     boot_with(&[], |address| address).await
 }
 
-/// The same with settings of its own. `between` may put something between gateway and echo server: it gets the
-/// echo server's address and says which one the gateway shall call.
+/// The same with other settings. `between` may put something between the gateway and the echo server: it gets the echo
+/// server's address and returns the address that the gateway calls.
 pub async fn boot_with(settings: &[(&str, &str)], between: impl FnOnce(String) -> String) -> Booted {
     boot_contract(&DESCRIPTORS, settings, between).await
 }
 
-/// The same for another contract.
+/// The same with another contract.
 pub async fn boot_contract(
     descriptors: &[u8],
     settings: &[(&str, &str)],
@@ -167,7 +167,7 @@ pub async fn boot_contract(
     Booted { url, keys, health, served, client, _stop: shutdown.clone().drop_guard(), shutdown }
 }
 
-/// An answer, read.
+/// A response with its body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -189,7 +189,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The JSON of a call that went well.
+    /// The JSON of a successful response.
     #[track_caller]
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
@@ -197,7 +197,7 @@ impl Answer {
         self.json()
     }
 
-    /// The problem of a call that did not, with what every problem has checked.
+    /// The problem of a failed response. Checks what all problems have in common.
     #[track_caller]
     pub fn problem(&self, status: u16, reason: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");

@@ -14,7 +14,7 @@ use crate::{
     edge::{LONG, waiting},
 };
 
-/// GET with headers.
+/// Sends a GET with headers.
 async fn get(souk: &Booted, path: &str, headers: &[(&str, &str)]) -> Answer {
     send(souk, "GET", path, headers).await
 }
@@ -25,25 +25,25 @@ async fn send(souk: &Booted, method: &str, path: &str, headers: &[(&str, &str)])
     souk.send(request).await
 }
 
-/// Every value of a header, in lower case.
+/// All values of a header, in lower case.
 fn all(answer: &Answer, name: &str) -> String {
     let values = answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_lowercase());
     values.collect::<Vec<_>>().join(", ")
 }
 
 #[tokio::test]
-async fn who_may_keep_an_answer_and_for_how_long() {
+async fn cache_control_says_who_may_cache_a_response_and_for_how_long() {
     let souk = boot().await;
     let bearer = format!("Bearer {}", souk.keys.token(&[], 60));
     let token: &[(&str, &str)] = &[("authorization", &bearer)];
     let cases = [
         ("/test/v1/cached/a", &[][..], "public, max-age=5, stale-while-revalidate=30"),
-        // The service may tell this caller more than others.
+        // The service may return more to this caller than to others.
         ("/test/v1/cached/a", token, "private, max-age=5, stale-while-revalidate=30"),
         ("/test/v1/untagged/a", &[], "public, no-cache"),
         ("/test/v1/personal/a/cached", token, "private, no-cache"),
         ("/test/v1/personal/a", token, "no-store"),
-        // Not said to be safe.
+        // The method is not declared to be safe.
         ("/test/v1/things", &[], "no-store"),
         ("/test/v1/personal/a", &[], "no-store"),
         ("/livez", &[], "no-store"),
@@ -60,7 +60,7 @@ async fn who_may_keep_an_answer_and_for_how_long() {
 }
 
 #[tokio::test]
-async fn who_has_it_already_gets_304() {
+async fn a_client_with_the_current_etag_gets_304() {
     let souk = boot().await;
     let path = "/test/v1/cached/a?etag=v1";
     let first = get(&souk, path, &[]).await;
@@ -73,7 +73,7 @@ async fn who_has_it_already_gets_304() {
         ("*", 304),
         (r#""v0""#, 200),
         ("v1", 200),
-        // Those of compressed ones, which this client cannot read.
+        // The tags of compressed responses, which this client does not accept.
         (r#""v1--gzip""#, 200),
         (r#""v1-gzip""#, 200),
     ];
@@ -92,13 +92,13 @@ async fn who_has_it_already_gets_304() {
     failed.problem(400, "UNKNOWN_FIELD");
     assert_eq!(failed.header("etag"), "");
 
-    // A hash, where there is no tag in the message: the same for the same, in whatever order its maps come.
+    // If the message has no tag, the tag is a hash. It is equal for equal messages, in any order of their maps.
     let path = "/test/v1/untagged/a";
     let tag = get(&souk, path, &[]).await.header("etag").to_owned();
     assert!(tag.len() > 20 && !tag.starts_with("W/"), "{tag}");
     assert_eq!(get(&souk, path, &[("if-none-match", &tag)]).await.status, 304);
     assert_ne!(get(&souk, "/test/v1/untagged/b", &[]).await.header("etag"), tag);
-    // Personal answers are not kept by browsers; a program that keeps them itself asks all the same.
+    // Browsers do not cache personal responses, but a program may store them and send their tag.
     let bearer = format!("Bearer {}", souk.keys.token(&[], 60));
     let known = [("authorization", &*bearer), ("if-none-match", r#""v1""#)];
     let personal = get(&souk, "/test/v1/personal/a?etag=v1", &known).await;
@@ -106,26 +106,26 @@ async fn who_has_it_already_gets_304() {
 }
 
 #[tokio::test]
-async fn a_change_of_what_was_seen_and_nothing_newer() {
+async fn if_match_allows_only_changes_of_the_current_version() {
     let souk = boot().await;
     let post = async |tag: Option<&str>, body: &str| {
         let request = souk.request("POST", "/test/v1/guarded/a").body(body.to_owned());
         souk.send(tag.into_iter().fold(request, |request, tag| request.header("if-match", tag))).await
     };
     assert_eq!(post(Some(r#""current""#), "{}").await.ok()["request"]["etag"], "current");
-    // As compression words it.
+    // The tag of the compressed response.
     assert_eq!(post(Some(r#""current--gzip""#), "{}").await.ok()["request"]["etag"], "current");
     assert_eq!(post(Some("*"), "{}").await.ok()["request"]["etag"], "");
     post(Some(r#""current""#), r#"{"etag": "current"}"#).await.ok();
 
     post(Some(r#""old""#), "{}").await.problem(412, "ETAG_MISMATCH");
     post(None, r#"{"etag": "old"}"#).await.problem(409, "ETAG_MISMATCH");
-    // As proxies that compress make it: nginx, Apache.
+    // The tags that compressing proxies send: nginx, Apache.
     for tag in [r#"W/"current""#, r#""current-gzip""#, r#"W/"current-br""#, r#""old", W/"older", "current", "new""#] {
         assert_eq!(post(Some(tag), "{}").await.ok()["request"]["etag"], "current", "{tag}");
     }
     assert_eq!(post(Some(r#""old", "current""#), r#"{"etag": "current"}"#).await.ok()["request"]["etag"], "current");
-    // An empty tag is that of nothing, and must not leave the change unguarded.
+    // An empty tag matches nothing. It must not allow the change.
     for tag in [r#""old", "older""#, r#"W/"old""#, r#""""#, r#"W/"--gzip""#, r#""-gzip""#] {
         post(Some(tag), "{}").await.problem(412, "ETAG_MISMATCH");
     }
@@ -136,13 +136,13 @@ async fn a_change_of_what_was_seen_and_nothing_newer() {
         let refused = post(Some(wrong), "{}").await.problem(400, "MALFORMED_REQUEST");
         assert!(refused["detail"].as_str().unwrap().contains("If-Match"), "{refused}");
     }
-    // Never ignored in silence.
+    // An `If-Match` that does not apply is refused, not ignored.
     let everything = souk.request("POST", "/test/v1/everything").header("if-match", r#""a""#);
     souk.send(everything).await.problem(400, "MALFORMED_REQUEST");
 }
 
 #[tokio::test]
-async fn answers_are_compressed_for_those_who_accept_it() {
+async fn responses_are_compressed_for_clients_that_accept_it() {
     let souk = boot().await;
     let large = format!("/test/v1/cached/a?etag=v1&tags={}", "x".repeat(2000));
     let plain = get(&souk, &large, &[]).await;
@@ -168,7 +168,7 @@ async fn answers_are_compressed_for_those_who_accept_it() {
             let again = get(&souk, &large, &[("accept-encoding", accept), ("if-none-match", known)]).await;
             assert_eq!((again.status.as_u16(), again.header("etag")), (304, known));
         }
-        // What a proxy added it adds again.
+        // A proxy adds its suffix again.
         let again = get(&souk, &large, &[("accept-encoding", accept), ("if-none-match", r#""v1-gzip""#)]).await;
         assert_eq!((again.status.as_u16(), again.header("etag")), (304, r#""v1""#));
     }
@@ -185,7 +185,7 @@ async fn answers_are_compressed_for_those_who_accept_it() {
 }
 
 #[tokio::test]
-async fn a_method_that_goes_out_of_use_says_so() {
+async fn a_deprecated_method_has_deprecation_headers() {
     let souk = boot().await;
     let old = souk.get("/test/v1/old").await;
     old.ok();
@@ -209,7 +209,7 @@ async fn a_method_that_goes_out_of_use_says_so() {
 }
 
 #[tokio::test]
-async fn every_answer_is_safe_to_look_at() {
+async fn every_response_has_security_headers() {
     let souk = boot().await;
     for path in ["/test/v1/things", "/test/v1/nothing", "/livez", "/", "/test/v1/signedIn"] {
         let answer = souk.get(path).await;
@@ -225,7 +225,7 @@ async fn every_answer_is_safe_to_look_at() {
             assert_eq!(answer.header(name), value, "{path}");
         }
     }
-    // The method is the method, whatever a header makes of it; and some are no one's.
+    // Headers do not change the method, and some headers are not passed on.
     for name in ["x-http-method-override", "x-method-override", "x-http-method"] {
         let answer = send(&souk, "GET", "/test/v1/things/1", &[(name, "PATCH")]).await.ok();
         assert_eq!(answer["method"], "Get");
@@ -238,7 +238,7 @@ async fn every_answer_is_safe_to_look_at() {
 const PAGE: &str = "https://shop.example";
 
 #[tokio::test]
-async fn pages_of_other_origins_may_call_where_they_are_allowed() {
+async fn pages_of_allowed_origins_may_call() {
     let settings = [
         ("gateway.cors.allowed_origins", "https://shop.example,http://localhost:5173"),
         ("gateway.cors.max_age", "5m"),
@@ -264,10 +264,10 @@ async fn pages_of_other_origins_may_call_where_they_are_allowed() {
         assert!(allowed.header("access-control-allow-headers").contains(name), "{allowed:?}");
     }
     assert!(all(&allowed, "vary").contains("origin"), "{allowed:?}");
-    // A route of any method is not called by the question.
+    // A preflight request does not call a route that accepts any method.
     let any = preflight("/test/v1/anyhow", PAGE).await;
     assert_eq!((any.status, any.text.as_str()), (StatusCode::OK, ""));
-    // What is no preflight says what the path takes.
+    // An OPTIONS request that is no preflight returns the allowed methods of the path.
     let options = send(&souk, "OPTIONS", "/test/v1/things/1", &[("origin", PAGE)]).await;
     assert_eq!(options.status, StatusCode::NO_CONTENT);
     assert!(options.header("allow").contains("PATCH") && !options.header("allow").contains("DELETE"));
@@ -280,11 +280,11 @@ async fn pages_of_other_origins_may_call_where_they_are_allowed() {
         let answer = get(&souk, "/test/v1/things/1", &[("origin", origin)]).await;
         assert_eq!(answer.header("access-control-allow-origin"), "");
     }
-    // What speaks gRPC-Web is a page, too.
+    // gRPC-Web calls come from pages, too.
     let web = souk.request("POST", "/souk.test.v1.EchoService/Get").header("origin", PAGE);
     let web = web.header("content-type", "application/grpc-web+proto").body(vec![0; 5]).send().await.unwrap();
     assert_eq!(web.headers().get("access-control-allow-origin").unwrap(), PAGE);
-    // Errors, too, can be read by the page; and no cache mistakes one origin's answer for another's.
+    // Pages can read errors, too, and a cache does not mix responses for different origins.
     for (path, status) in [("/test/v1/things/1", 200), ("/test/v1/signedIn", 401), ("/test/v1/nothing", 404)] {
         let answer = get(&souk, path, &[("origin", PAGE)]).await;
         assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (status, PAGE));
@@ -296,7 +296,7 @@ async fn pages_of_other_origins_may_call_where_they_are_allowed() {
 }
 
 #[tokio::test]
-async fn all_origins_or_none() {
+async fn all_origins_or_none_can_be_allowed() {
     let none = boot().await;
     let answer = get(&none, "/test/v1/things/1", &[("origin", PAGE)]).await;
     assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control")));
@@ -312,7 +312,7 @@ async fn all_origins_or_none() {
 }
 
 #[tokio::test]
-async fn pages_of_this_machine_may_call_it_and_nothing_else() {
+async fn the_loopback_setting_allows_only_pages_of_this_machine() {
     let souk = boot_with(&[("gateway.cors.allowed_origins", "loopback")], |address| address).await;
     let port = souk.url.rsplit(':').next().unwrap();
     let ask = async |origin: &str, host: &str| {
@@ -330,7 +330,7 @@ async fn pages_of_this_machine_may_call_it_and_nothing_else() {
         for host in ["localhost", "127.0.0.1"] {
             assert!(ask(origin, host).await, "{origin} to {host}");
         }
-        // A proxy that serves others; a name that was bound to this address.
+        // A proxy for other hosts, and a foreign name that resolves to this address.
         assert!(!ask(origin, "shop.example").await, "{origin}");
     }
     for origin in ["null", "https://evil.example", "http://localhost.evil.example", "http://evil.example:3000"] {
@@ -338,7 +338,7 @@ async fn pages_of_this_machine_may_call_it_and_nothing_else() {
     }
 }
 
-/// Keeps what is logged.
+/// Stores the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -366,9 +366,9 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Other tests of the process may be logged, too: each line is found by what is this test's own.
+/// Other tests of the process may log, too, so each line is recognised by values of this test.
 #[tokio::test]
-async fn each_request_is_logged_once_by_its_route() {
+async fn each_request_is_logged_once_with_its_route() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().json().with_writer(log.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
@@ -394,7 +394,7 @@ async fn each_request_is_logged_once_by_its_route() {
     assert!(first["fields"]["elapsed"].is_string());
     assert_eq!(first["span"]["souk.caller"], "user");
     assert_eq!((&miss["fields"]["route"], &miss["fields"]["status"]), (&"".into(), &404.into()));
-    // One who leaves before the answer.
+    // A client that leaves before the response.
     waiting(&souk).await.abort();
     wait::until(LONG, "who has left to be logged", async || {
         let left = |line: &serde_json::Value| line["fields"]["status"] == 499;

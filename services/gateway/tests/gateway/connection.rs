@@ -1,5 +1,5 @@
-//! What becomes of a connection of HTTP/1.1 when a request was answered before its body had come, and what the head of
-//! a request must be.
+//! HTTP/1.1 connections after a response that was sent before the request's body arrived, and checks of a request's
+//! head.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::{
     edge::{LONG, connect, read_all},
 };
 
-/// One answer off a connection that stays open: its head in lower case, and its body.
+/// Reads one response from a connection that stays open: its head in lower case, and its body.
 async fn answer(stream: &mut TcpStream) -> (String, String) {
     let mut read = Vec::new();
     let reading = async {
@@ -58,7 +58,7 @@ fn head(request: &str, length: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_refused_without_its_body_leaves_the_connection_to_the_next() {
+async fn a_connection_stays_usable_after_a_request_was_refused_without_its_body() {
     const SIZE: usize = 100_000;
     let limits =
         [("gateway.rate_limits.auth.per_address.rate", "1/h"), ("gateway.rate_limits.auth.per_address.burst", "1")];
@@ -77,7 +77,7 @@ async fn a_request_refused_without_its_body_leaves_the_connection_to_the_next() 
                     stream.write_all(format!("{SIZE:x}\r\n").as_bytes()).await.unwrap();
                 }
                 stream.write_all(&body[..10]).await.unwrap();
-                // The answer first, the body after it.
+                // The response comes first, the body afterwards.
                 let (told, _) = answer(&mut stream).await;
                 assert!(told.starts_with(&format!("http/1.1 {status}")), "{case}: {told}");
                 assert!(!told.contains("connection: close"), "{case}: {told}");
@@ -94,7 +94,7 @@ async fn a_request_refused_without_its_body_leaves_the_connection_to_the_next() 
 }
 
 #[tokio::test]
-async fn a_body_that_never_comes_holds_the_connection_no_longer_than_it_may() {
+async fn a_body_that_never_comes_blocks_the_connection_only_for_a_limited_time() {
     let souk = boot_with(&[("gateway.unread_timeout", "300ms")], |address| address).await;
     for length in ["content-length: 1000", "transfer-encoding: chunked"] {
         let mut stream = connect(&souk.url).await;
@@ -106,7 +106,7 @@ async fn a_body_that_never_comes_holds_the_connection_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_much_ends_the_connection_and_not_the_answer() {
+async fn a_body_that_is_too_large_ends_the_connection_after_the_response() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let size = 8 * 1024 * 1024;
     let length = format!("content-length: {size}");
@@ -117,7 +117,7 @@ async fn a_body_that_is_too_much_ends_the_connection_and_not_the_answer() {
         if !announced {
             stream.write_all(format!("{size:x}\r\n").as_bytes()).await.unwrap();
         }
-        // As many clients do: all of it is sent before the answer is read.
+        // As many clients do, the test sends the whole body before it reads the response.
         stream.write_all(&vec![b'x'; size]).await.expect("the gateway reads on");
         let (told, body) = answer(&mut stream).await;
         assert!(told.starts_with("http/1.1 401") && body.contains("TOKEN_MISSING"), "{told} {body}");
@@ -127,7 +127,7 @@ async fn a_body_that_is_too_much_ends_the_connection_and_not_the_answer() {
 }
 
 #[tokio::test]
-async fn who_asked_before_sending_and_was_refused_may_not_go_on() {
+async fn the_connection_closes_after_a_refused_expect_100_continue() {
     let souk = boot().await;
     let mut stream = connect(&souk.url).await;
     let request = head("GET /test/v1/signedIn#expect: 100-continue", "content-length: 10");
@@ -185,7 +185,7 @@ async fn every_target_has_one_host_and_no_coding_but_chunked() {
 }
 
 #[tokio::test]
-async fn what_says_one_thing_says_it_once() {
+async fn a_single_valued_header_must_not_have_two_values() {
     let souk = boot().await;
     let twice = |name: &str, second: &str| {
         souk.request("POST", "/test/v1/everything").header(name, "application/json").header(name, second).body("{}")
@@ -195,7 +195,7 @@ async fn what_says_one_thing_says_it_once() {
         let refused = souk.send(twice(name, "text/plain")).await.problem(400, "MALFORMED_REQUEST");
         assert!(refused["detail"].as_str().unwrap().contains(name), "{refused}");
     }
-    // Those that proxies set are set again.
+    // Headers that proxies set may have two values: they are removed and set again.
     let answer = souk.send(twice("x-request-id", "b")).await;
     answer.ok();
     assert_eq!(answer.header("x-request-id").len(), 36);

@@ -1,4 +1,4 @@
-//! How many connections a client may have, and what becomes of those that do nothing.
+//! The number of connections of a client, and what happens to idle ones.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,43 +23,43 @@ pub async fn from(souk: &Booted, host: u8) -> TcpStream {
     socket.connect(souk.url.trim_start_matches("http://").parse().unwrap()).await.unwrap()
 }
 
-/// The same with HTTP/2. It answers pings, as every client does.
+/// The same with HTTP/2. It answers pings.
 pub async fn http2(souk: &Booted, host: u8, builder: &client::Builder) -> SendRequest<Bytes> {
     let (requests, connection) = builder.handshake(from(souk, host).await).await.unwrap();
     tokio::spawn(connection);
     requests
 }
 
-/// A GET, and the status of its answer.
+/// Sends a GET. Returns the status of the response.
 async fn get(requests: &SendRequest<Bytes>, path: &str) -> Result<u16, h2::Error> {
     let request = http::Request::get(format!("http://souk{path}")).body(()).unwrap();
     let (response, _) = requests.clone().ready().await?.send_request(request, true)?;
     Ok(response.await?.status().as_u16())
 }
 
-/// The status of an answer over a connection of its own. None: it is closed without one.
+/// The status of a response on a new connection. `None`: it was closed without a response.
 async fn answered(souk: &Booted, host: u8) -> Option<u16> {
     let mut stream = from(souk, host).await;
     let request = b"GET /test/v1/things/1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.ok()?;
     let mut answer = Vec::new();
-    // A reset is an end, too.
+    // A reset counts as the end, too.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("an answer, or the end");
     String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
 }
 
-/// A connection with a request that waits.
+/// A connection with a waiting request.
 async fn busy(souk: &Booted, host: u8) -> tokio::task::JoinHandle<Result<u16, h2::Error>> {
     let requests = http2(souk, host, &client::Builder::new()).await;
     assert_eq!(get(&requests, "/test/v1/things/1").await.unwrap(), 200);
     let waiting = tokio::spawn(async move { get(&requests, "/test/v1/fail/wait").await });
-    // Its frames are on their way; what comes over another connection could be faster.
+    // Its frames are on their way. A request on another connection could arrive first.
     tokio::time::sleep(Duration::from_millis(100)).await;
     waiting
 }
 
 #[tokio::test]
-async fn a_new_client_finds_a_place_as_long_as_any_connection_is_idle() {
+async fn a_new_client_can_connect_as_long_as_any_connection_is_idle() {
     let limits = [("gateway.max_connections", "40"), ("gateway.max_connections_per_address", "30")];
     let souk = boot_with(&limits, |address| address).await;
     let patient = http2(&souk, 3, &client::Builder::new()).await;
@@ -73,7 +73,7 @@ async fn a_new_client_finds_a_place_as_long_as_any_connection_is_idle() {
     assert_eq!(answered(&souk, 1).await, Some(200));
     assert_eq!(get(&patient, "/livez").await.unwrap(), 200, "those of others are not closed");
     wait::until(LONG, "the older ones to be closed", async || get(&idle[0], "/livez").await.is_err()).await;
-    // All places are taken now: the new one gets one of the address that has most.
+    // The gateway is at its limit: a new connection replaces one of the address with the most.
     let mut more = Vec::new();
     for host in 4..24 {
         more.push(http2(&souk, host, &client::Builder::new()).await);
@@ -86,7 +86,7 @@ async fn a_new_client_finds_a_place_as_long_as_any_connection_is_idle() {
 }
 
 #[tokio::test]
-async fn half_a_request_is_none() {
+async fn a_connection_with_an_incomplete_request_counts_as_idle() {
     let limits = [("gateway.max_connections", "10"), ("gateway.max_connections_per_address", "10")];
     let souk = boot_with(&limits, |address| address).await;
     let mut held = Vec::new();
@@ -101,7 +101,7 @@ async fn half_a_request_is_none() {
 }
 
 #[tokio::test]
-async fn busy_connections_stay_and_another_address_is_served() {
+async fn busy_connections_stay_open_and_other_addresses_are_served() {
     let limits = [("gateway.max_connections_per_address", "3"), ("server.deadline", "60s")];
     let souk = boot_with(&limits, |address| address).await;
     let mut busy_ones = Vec::new();
@@ -130,7 +130,7 @@ async fn the_connections_of_a_trusted_proxy_have_no_limit_of_their_own() {
 }
 
 #[tokio::test]
-async fn who_waits_is_served_once_a_place_is_free() {
+async fn a_waiting_connection_is_served_once_another_one_closes() {
     let limits = [("gateway.max_connections", "2"), ("gateway.max_connections_per_address", "2")];
     let souk = boot_with(&limits, |address| address).await;
     let (one, other) = (busy(&souk, 2).await, busy(&souk, 3).await);
@@ -143,7 +143,7 @@ async fn who_waits_is_served_once_a_place_is_free() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_closed_though_they_answer_pings() {
+async fn idle_connections_are_closed_even_if_they_answer_pings() {
     let souk = boot_with(&[("gateway.idle_timeout", "300ms")], |address| address).await;
     let idle = http2(&souk, 2, &client::Builder::new()).await;
     assert_eq!(get(&idle, "/livez").await.unwrap(), 200);

@@ -1,4 +1,5 @@
-//! The documentation page: whole, from this program alone, and readable by those who cannot unpack it.
+//! The documentation page: it is complete, loads nothing from other hosts, and is served uncompressed if the client
+//! needs that.
 
 use std::io::Read;
 
@@ -7,7 +8,7 @@ use flate2::read::GzDecoder;
 use crate::boot;
 
 #[tokio::test]
-async fn the_page_has_all_it_needs_and_lets_no_other_host_in() {
+async fn the_page_is_self_contained_and_loads_nothing_from_other_hosts() {
     let gateway = boot::boot().await;
     let page = gateway.get("/docs").await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
@@ -32,7 +33,7 @@ async fn the_page_has_all_it_needs_and_lets_no_other_host_in() {
 }
 
 #[tokio::test]
-async fn packed_for_those_who_can_unpack() {
+async fn the_page_is_compressed_for_clients_that_accept_it() {
     let gateway = boot::boot().await;
     let plain = gateway.get("/docs/swagger-ui.css").await;
     assert!(plain.text.contains(".swagger-ui"));

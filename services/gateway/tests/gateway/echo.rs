@@ -1,4 +1,4 @@
-//! A real gRPC server for the test contract: sends back what it gets, and fails as it is told.
+//! A real gRPC server for the test contract. It returns what it receives, and fails on request.
 
 use std::{
     collections::HashSet,
@@ -39,12 +39,12 @@ impl NamedService for Echo {
     const NAME: &'static str = "souk.test.v1.EchoService";
 }
 
-/// Serves until the test's runtime ends. Hands back the address, and the means to say how well it is.
+/// Serves until the test's runtime ends. Returns the address, and a handle that sets its health.
 pub async fn serve(contract: Arc<Contract>) -> (String, tonic_health::server::HealthReporter) {
     serve_until(contract, CancellationToken::new()).await
 }
 
-/// The same until it is told to stop: then calls under way end, and no more are taken.
+/// Serves until it is stopped: then running calls end, and no new ones are accepted.
 pub async fn serve_until(
     contract: Arc<Contract>,
     stop: CancellationToken,
@@ -52,7 +52,7 @@ pub async fn serve_until(
     serve_over(None, contract, stop).await
 }
 
-/// The same over TLS, where it is given.
+/// The same, over TLS if given.
 pub async fn serve_over(
     tls: Option<ServerTlsConfig>,
     contract: Arc<Contract>,
@@ -62,7 +62,7 @@ pub async fn serve_over(
     serve_on(listener, tls, contract, stop)
 }
 
-/// The same, where a client is to find it.
+/// The same on this listener.
 pub fn serve_on(
     listener: TcpListener,
     tls: Option<ServerTlsConfig>,
@@ -227,7 +227,7 @@ impl ServerStreamingService<DynamicMessage> for Answerer {
     type ResponseStream = Answers;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Answers>, Status>> + Send>>;
 
-    /// Three answers; then, if told to, a late failure.
+    /// Three responses, then a late failure if requested.
     fn call(&mut self, request: Request<DynamicMessage>) -> Self::Future {
         let (metadata, _, message) = request.into_parts();
         if &*self.method.name == "Follow" {
@@ -247,7 +247,7 @@ impl StreamingService<DynamicMessage> for Answerer {
     type ResponseStream = Answers;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Answers>, Status>> + Send>>;
 
-    /// Answers each message as it comes.
+    /// Answers each message when it arrives.
     fn call(&mut self, request: Request<tonic::Streaming<DynamicMessage>>) -> Self::Future {
         let this = self.clone();
         let (metadata, _, messages) = request.into_parts();
@@ -282,7 +282,7 @@ fn follow(request: &DynamicMessage, output: MessageDescriptor) -> Answers {
     Box::pin(ticks.chain(stream::once(last).filter_map(std::future::ready)))
 }
 
-/// How many streams of a watcher are open.
+/// The number of open streams of a watcher.
 pub fn open(watcher: &str) -> usize {
     WATCHED.lock().unwrap().iter().filter(|name| *name == watcher).count()
 }

@@ -1,4 +1,4 @@
-//! The edge: slow and silent clients, too much at once, headers without end, drain, both protocols on one port.
+//! The edge: slow and silent clients, overload, endless headers, drain, and both protocols on one port.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ pub async fn connect(url: &str) -> TcpStream {
     TcpStream::connect(url.trim_start_matches("http://")).await.unwrap()
 }
 
-/// What the server sends until it closes.
+/// Reads until the server closes.
 pub async fn read_all(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
-    // A reset is an end, too.
+    // A reset counts as the end, too.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut read)).await.expect("the server closes");
     String::from_utf8_lossy(&read).into_owned()
 }
@@ -50,12 +50,12 @@ async fn the_pages_list_the_routes() {
 }
 
 #[tokio::test]
-async fn silent_and_slow_clients_are_let_go() {
+async fn silent_and_slow_clients_are_disconnected() {
     let short = ["header", "body", "unread"].map(|what| format!("gateway.{what}_timeout"));
     let short: Vec<_> = short.iter().map(|setting| (setting.as_str(), "300ms")).collect();
     let souk = boot_with(&short, |address| address).await;
     let started = Instant::now();
-    // Nothing at all; half of HTTP/2's preface; a request line without an end.
+    // Nothing, half of HTTP/2's preface, and headers without an end.
     for first in ["", "PRI * HT", "GET /livez HTTP/1.1\r\nhost: a\r\nx-a: "] {
         let mut stream = connect(&souk.url).await;
         stream.write_all(first.as_bytes()).await.unwrap();
@@ -73,7 +73,7 @@ async fn silent_and_slow_clients_are_let_go() {
 }
 
 #[tokio::test]
-async fn headers_have_an_end() {
+async fn the_time_for_headers_is_limited() {
     let souk = boot().await;
     let request = souk.request("GET", "/test/v1/things/1").header("x-large", "x".repeat(100 * 1024));
     let refused = request.send().await;
@@ -81,13 +81,14 @@ async fn headers_have_an_end() {
     souk.get("/livez").await.ok();
 }
 
-/// A request that waits in the echo. It has arrived there: the gateway has room for one alone, and says it has none.
+/// Starts a request that waits in the echo server. It has arrived there once the gateway, which has room for one
+/// request, refuses others.
 pub async fn waiting(souk: &Booted) -> tokio::task::JoinHandle<reqwest::Result<reqwest::Response>> {
     let start = || tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send());
     let mut waiting = start();
     souk_testkit::wait::until(LONG, "the only place to be taken", async || {
         if waiting.is_finished() {
-            // The request below had the place just then. It must not come at the same moment again.
+            // The request below had the place at that moment. They must not be sent at the same moment again.
             waiting = start();
             return false;
         }
@@ -115,7 +116,7 @@ async fn overload_is_refused_at_once_but_pages_still_answer() {
 }
 
 #[tokio::test]
-async fn running_requests_end_before_the_gateway_does() {
+async fn running_requests_finish_before_the_gateway_stops() {
     let settings = [("server.max_concurrent_requests", "1"), ("server.deadline", "2s"), ("server.drain", "20s")];
     let souk = boot_with(&settings, |address| address).await;
     let running = waiting(&souk).await;
@@ -127,7 +128,7 @@ async fn running_requests_end_before_the_gateway_does() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_drain_is_the_end() {
+async fn requests_are_cut_off_when_the_drain_ends() {
     let settings = [("server.max_concurrent_requests", "1"), ("server.deadline", "60s"), ("server.drain", "300ms")];
     let souk = boot_with(&settings, |address| address).await;
     let running = waiting(&souk).await;
@@ -139,15 +140,15 @@ async fn the_end_of_the_drain_is_the_end() {
 }
 
 #[tokio::test]
-async fn an_old_connection_is_given_up_and_no_request_fails() {
+async fn an_old_connection_is_replaced_and_no_request_fails() {
     let souk = boot_with(&[("server.max_connection_age", "300ms")], |address| address).await;
     let goodbye = http2::goodbye(&souk.url).await;
-    // The error code, behind the last stream: NO_ERROR.
+    // The error code after the last stream id: NO_ERROR.
     assert_eq!(goodbye.payload[4..8], [0; 4]);
 
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let started = Instant::now();
-    // Three times as old as a connection may become.
+    // Three times the maximum age of a connection.
     let follow = format!("{}/test/v1/follow?until=10&pause_millis=100", souk.url);
     let stream = tokio::spawn(http2.get(follow).send().await.unwrap().text());
     while started.elapsed() < Duration::from_millis(1200) {
@@ -161,8 +162,8 @@ async fn an_old_connection_is_given_up_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn an_old_connection_of_http1_is_told_with_a_response_and_not_closed_between_two_requests() {
-    // Old enough for the first request to be there before that, however busy the machine.
+async fn an_old_http1_connection_is_closed_with_a_response_and_not_between_two_requests() {
+    // Long enough for the first request to arrive before that, even on a busy machine.
     let souk = boot_with(&[("server.max_connection_age", "2s")], |address| address).await;
     let mut stream = connect(&souk.url).await;
     let started = Instant::now();
@@ -185,7 +186,7 @@ async fn an_old_connection_of_http1_is_told_with_a_response_and_not_closed_betwe
 }
 
 #[tokio::test]
-async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
+async fn a_request_on_an_old_connection_is_cut_off_when_the_grace_ends() {
     let settings = [("server.max_connection_age", "200ms"), ("server.max_connection_age_grace", "200ms")];
     let souk = boot_with(&settings, |address| address).await;
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -194,7 +195,7 @@ async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
         let stream = client.get(&follow).send().await.unwrap();
         let cut = tokio::time::timeout(LONG, stream.text()).await.expect("the end of the grace");
         assert!(cut.is_err(), "{cut:?}");
-        // Not on a connection that is kept: it would be closed for its age just when the next request is sent.
+        // Not on a kept connection: it could be closed for its age just when the next request is sent.
         souk.send(souk.request("GET", "/test/v1/things/1").header("connection", "close")).await.ok();
     }
 }

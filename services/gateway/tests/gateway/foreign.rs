@@ -1,4 +1,4 @@
-//! `souk gateway` before services that were not written for souk, as its users start it.
+//! `souk gateway` in front of services that were not written for souk.
 
 use std::{net::TcpListener as Listener, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::backend::{self, Call, Gateway, Reply, compile, serving};
 
 const WAIT: Duration = Duration::from_secs(20);
 
-/// The bookstore: gives requests back where it can, and tells which of the headers it got.
+/// The bookstore: it returns requests where it can, and the headers that it received.
 fn bookstore(call: Call) -> Option<Reply> {
     let has = |name: &str| call.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let pool = DescriptorPool::decode(compile("bookstore").as_slice()).unwrap();
@@ -69,9 +69,9 @@ async fn started(settings: &[(&str, &str)]) -> (Gateway, tempfile::TempDir) {
     (Gateway::start(program).await, folder)
 }
 
-/// Every code comes as it was given, with its details, on REST, Connect and gRPC.
+/// Every code is passed on with its details, on REST, Connect and gRPC.
 #[tokio::test]
-async fn errors_are_the_services_own() {
+async fn errors_of_a_service_are_passed_on_unchanged() {
     let (gateway, _folder) = started(&[("RESPONSE_HEADERS", "x-shelf-*")]).await;
     let mut channel = bookstore_client(&gateway).await;
     let usual = [499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
@@ -100,11 +100,11 @@ async fn errors_are_the_services_own() {
         assert_eq!((failed.code(), failed.message()), (Code::from(i32::from(code)), "in its own words"));
         assert_eq!(failed.get_details_error_info().unwrap().reason, "NO_PAPER");
     }
-    // In band, too.
+    // In the stream, too.
     let stream = gateway.send(gateway.request("GET", "/shelves/1/books").header("accept", "text/event-stream")).await;
     assert_eq!(stream.header("x-shelf-kind"), "oak", "{stream:?}");
     assert!(stream.text.contains("the third book is lost") && stream.text.contains("DATA_LOSS"), "{stream:?}");
-    // What the gateway says itself stays in its words.
+    // Errors of the gateway itself keep their reasons.
     gateway.get("/no/such/path").await.problem(404, "ROUTE_NOT_FOUND");
     gateway.get("/shelves/x").await.problem(400, "MALFORMED_REQUEST");
 }
@@ -125,7 +125,7 @@ impl Client {
 }
 
 #[tokio::test]
-async fn headers_pass_by_lists_and_nothing_else_does() {
+async fn only_listed_headers_are_passed_on() {
     let sent = |gateway: &Gateway| {
         let headers = [("authorization", "Basic xyz"), ("x-tenant", "a"), ("x-shop-lane", "b"), ("x-other", "c")];
         headers
@@ -158,7 +158,7 @@ async fn each_rule_is_relaxed_by_a_setting() {
         assert_eq!(system.get(path).await.status == 200, reads_system, "{path}");
     }
     strict.json("DELETE", "/shelves/1", "{}").await.problem(400, "MALFORMED_REQUEST");
-    // The backend has no such method, and says so without gRPC: but it was asked.
+    // The backend has no such method and responds without gRPC, which shows that it was called.
     assert_ne!(lenient.json("DELETE", "/shelves/1", "{}").await.status, 400);
     assert_eq!(strict.get("/shelves").await.ok(), json!({"shelves": []}));
     assert_eq!(lenient.get("/shelves").await.ok(), json!({}));
@@ -171,7 +171,7 @@ async fn each_rule_is_relaxed_by_a_setting() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_named_and_the_rest_is_served() {
+async fn methods_that_cannot_be_served_are_logged_and_the_others_served() {
     let (gateway, _folder) = started(&[("METHODS__FOREIGN__BOOKSTORE__V1__ODD__ANY__ACCESS", "deny")]).await;
     let log = gateway.process.log();
     for says in [
@@ -194,14 +194,14 @@ async fn what_cannot_be_served_is_named_and_the_rest_is_served() {
     assert!(!document.to_string().contains("OUT_OF_STOCK"), "souk's reasons are not this API's");
     let theme = &document["components"]["schemas"]["ShelfInput"]["properties"]["theme"];
     assert!(theme.is_object() && theme["pattern"].is_null(), "nor are its texts: {theme}");
-    // A route over all paths of one segment is served, but not where pages are.
+    // A route for all paths of one segment is served, except for the gateway's own pages.
     let (gateway, _folder) = started(&[]).await;
     assert!(gateway.process.log().contains("page=\"/livez\""), "{}", gateway.process.log());
     assert_eq!(gateway.get("/livez").await.ok(), json!({"alive": true}));
 }
 
 #[tokio::test]
-async fn rules_are_checked_where_they_can_be() {
+async fn supported_rules_are_checked() {
     let backend =
         backend::serve(|call| (!call.path.starts_with("/grpc.health.")).then(|| Reply::message(call.message))).await;
     let (_folder, program) = serving(&compile("everything"), &backend);
@@ -211,7 +211,7 @@ async fn rules_are_checked_where_they_can_be() {
     let body = |field: &str, value: &str| json!({"uuid": "u", field: value}).to_string();
     gateway.json("POST", "/v1/body", &body("short", "too long")).await.problem(400, "FIELD_INVALID");
     gateway.json("POST", "/v1/body", &body("checked", "odd")).await.ok();
-    // souk's rule for texts is souk's own.
+    // souk's rule for texts applies only to souk's contracts.
     let told = gateway.json("POST", "/v1/body", &body("stringValue", "a\nb\u{202e}")).await.ok();
     assert_eq!(told["stringValue"], "a\nb\u{202e}");
     assert_eq!(gateway.get("/openapi.json").await.ok()["info"]["title"], "Everything");
@@ -222,7 +222,7 @@ async fn rules_are_checked_where_they_can_be() {
     assert_eq!((&wrong["repeatedEnumValue"], &wrong["wrapped"]), (&json!(["ONE", "ONE"]), &json!("3")));
 }
 
-/// Servers without a health service, and such as are no gRPC servers for paths that they do not know, are used.
+/// Servers without a health service are used, also those that respond without gRPC to unknown paths.
 #[tokio::test]
 async fn a_backend_that_does_not_know_health_checks_is_called() {
     let refusals: [fn() -> Option<Reply>; 3] = [
@@ -238,7 +238,7 @@ async fn a_backend_that_does_not_know_health_checks_is_called() {
     }
 }
 
-/// A server with reflection before the functions of the bookstore.
+/// A server with reflection, and the functions of the bookstore.
 async fn with_reflection(descriptors: &[u8], v1: bool) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -254,7 +254,7 @@ async fn with_reflection(descriptors: &[u8], v1: bool) -> String {
 }
 
 #[tokio::test]
-async fn the_backends_say_themselves_what_they_are() {
+async fn the_contract_is_read_from_backends_by_reflection() {
     for v1 in [true, false] {
         let (one, other) =
             (with_reflection(&compile("bookstore"), v1).await, with_reflection(&compile("everything"), v1).await);
@@ -266,7 +266,7 @@ async fn the_backends_say_themselves_what_they_are() {
         for path in ["/shelves", "/v1/follow"] {
             assert!(document["paths"][path].is_object(), "{path}");
         }
-        // It has the routes; the server behind has no such method.
+        // The routes exist, but the server has no such method.
         assert_eq!(gateway.get("/shelves").await.status, 501);
     }
 }
@@ -282,9 +282,9 @@ async fn a_gateway_waits_for_a_backend_that_is_starting() {
     assert!(process.interrupt(WAIT).await.success());
 }
 
-/// What a backend says by reflection is held against what was asked.
+/// The response of a backend's reflection is compared with the question.
 #[tokio::test]
-async fn a_backend_that_lies_is_named() {
+async fn a_backend_with_wrong_reflection_responses_is_named() {
     use tonic_reflection::pb::v1::{
         FileDescriptorResponse, ListServiceResponse, ServerReflectionResponse, ServiceResponse,
         server_reflection_response::MessageResponse,
@@ -311,7 +311,7 @@ async fn a_backend_that_lies_is_named() {
     ];
     for (first, second, says) in cases {
         let backend = backend::serve(move |call| {
-            // A question for a file begins with another field than one for the list: 7.
+            // A request for a file begins with another field than one for the list, which is field 7.
             let lists = call.message.first() == Some(&((7 << 3) | 2));
             call.path.contains("Reflection").then(|| Reply::message(if lists { first.clone() } else { second.clone() }))
         })
@@ -327,7 +327,7 @@ async fn a_backend_that_lies_is_named() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_meant_keeps_it_from_starting() {
+async fn the_gateway_does_not_start_with_invalid_settings() {
     let good = compile("bookstore");
     let mut without_imports = prost_reflect::prost_types::FileDescriptorSet::decode(good.as_slice()).unwrap();
     without_imports.file.retain(|file| file.name() == "bookstore.proto");
@@ -367,9 +367,9 @@ async fn what_cannot_be_meant_keeps_it_from_starting() {
     assert!(log.contains("gateway.contract.title") && log.contains("--descriptors"), "{log}");
 }
 
-/// Descriptors that are broken somewhere are refused, or served where that does not matter: never a panic.
+/// Broken descriptors are refused, or served if the fault does not matter. They never cause a panic.
 #[test]
-fn no_descriptors_are_a_panic() {
+fn no_descriptors_panic() {
     let good = compile("everything");
     let mut dice = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |below: usize| {
@@ -388,9 +388,9 @@ fn no_descriptors_are_a_panic() {
     }
 }
 
-/// Each thing by the longest name that says it: a deadline of one method alone.
+/// The longest name that has a setting wins: here one method has its own deadline.
 #[tokio::test]
-async fn a_method_has_a_deadline_of_its_own() {
+async fn a_method_can_have_its_own_deadline() {
     let (gateway, _folder) = started(&[
         ("METHODS__FOREIGN__BOOKSTORE__V1__BOOKSTORE__LISTSHELVES__DEADLINE", "30s"),
         ("METHODS__FOREIGN__DEADLINE", "1ms"),

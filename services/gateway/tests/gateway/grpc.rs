@@ -1,4 +1,4 @@
-//! gRPC through the gateway: unary and streams untouched, refusals with their details, health, reflection.
+//! gRPC through the gateway: calls and streams are passed on unchanged; refusals have details; health; reflection.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::boot::{Booted, boot, boot_with, contract};
 
-/// Sends bytes and receives bytes: what a message is, the test says.
+/// Sends and receives encoded messages.
 pub struct Raw;
 
 impl Codec for Raw {
@@ -88,7 +88,7 @@ async fn unary(souk: &Booted, method: &str, name: &str, token: Option<&str>) -> 
 }
 
 #[tokio::test]
-async fn a_call_goes_through_and_so_does_only_what_may() {
+async fn a_call_is_passed_on_with_allowed_metadata_only() {
     let souk = boot().await;
     let mut request = Request::new(named("things/1"));
     request.metadata_mut().insert("x-souk-user", "users/usr_admin".parse().unwrap());
@@ -107,9 +107,9 @@ async fn a_call_goes_through_and_so_does_only_what_may() {
 }
 
 #[tokio::test]
-async fn fields_that_the_gateway_does_not_know_pass_untouched() {
+async fn unknown_fields_are_passed_on_unchanged() {
     let souk = boot().await;
-    // Field 1000, a string: in no contract here.
+    // Field 1000, a string, which no contract has.
     let unknown = [0xc2, 0x3e, 3, b'n', b'e', b'w'];
     let sent = [named("things/1"), unknown.to_vec()].concat();
     let answer = client(&souk).await.unary(Request::new(sent), path("Get"), Raw).await.unwrap().into_inner();
@@ -125,7 +125,7 @@ async fn streams_run_both_ways_at_once() {
     let mut answers =
         client(&souk).await.streaming(Request::new(messages), path("Chat"), Raw).await.unwrap().into_inner();
     for turn in 0..20 {
-        // Each answer comes before the next message is sent.
+        // Each response arrives before the next message is sent.
         let answer = reply(&answers.next().await.unwrap().unwrap());
         assert_eq!(answer["request"]["name"], turn.to_string());
         sender.send(named(&(turn + 1).to_string())).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_late_failure_of_a_stream_keeps_its_details() {
 }
 
 #[tokio::test]
-async fn a_stream_has_a_deadline_of_its_own_and_a_status_at_its_end() {
+async fn a_stream_has_its_own_deadline_and_ends_with_a_status() {
     let settings = [("server.deadline", "300ms"), ("gateway.stream.timeout", "2s")];
     let souk = boot_with(&settings, |address| address).await;
     let mut request = DynamicMessage::new(message_type("FollowRequest"));
@@ -219,7 +219,7 @@ async fn refusals_are_statuses_with_details() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_down_is_unavailable_with_when_to_retry() {
+async fn a_backend_that_is_down_is_unavailable_with_a_retry_delay() {
     let souk = boot_with(&[], |_| "http://127.0.0.1:1".to_owned()).await;
     let status = unary(&souk, "Update", "", None).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
@@ -229,7 +229,7 @@ async fn a_backend_that_is_down_is_unavailable_with_when_to_retry() {
 }
 
 #[tokio::test]
-async fn health_speaks_for_the_services_behind() {
+async fn the_health_service_reports_the_backends() {
     let souk = boot().await;
     let mut health = HealthClient::new(souk.channel().await);
     let ask = |service: &str| HealthCheckRequest { service: service.into() };
@@ -272,7 +272,7 @@ async fn reflection_knows_the_whole_contract() {
 }
 
 #[tokio::test]
-async fn reflection_does_not_repeat_a_name_of_megabytes() {
+async fn reflection_does_not_echo_a_name_of_megabytes() {
     use tonic_reflection::pb::v1::{self, server_reflection_request::MessageRequest};
     let souk = boot().await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(souk.channel().await);
@@ -283,15 +283,15 @@ async fn reflection_does_not_repeat_a_name_of_megabytes() {
             Ok(answers) => answers.into_inner().next().await.and_then(Result::err),
             Err(status) => Some(status),
         };
-        // The stream may also end without a word: what counts is that the name does not come back.
+        // The stream may also end without a message. The name must not be echoed.
         assert!(refused.is_none_or(|status| status.message().len() <= 4096), "{length}");
     }
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_is_the_clients_fault() {
+async fn a_message_that_cannot_be_decoded_is_a_client_error() {
     let souk = boot().await;
-    // A number that breaks off: to a method without rules, and to what the gateway answers itself.
+    // An incomplete number, sent to a method without rules and to a service of the gateway itself.
     for method in ["/souk.test.v1.EchoService/GetSpecial", "/grpc.health.v1.Health/Check"] {
         let mut client = client(&souk).await;
         let asked = Request::new(b"\x08\xff".to_vec());
@@ -311,7 +311,7 @@ async fn a_message_that_cannot_be_read_is_the_clients_fault() {
 }
 
 #[tokio::test]
-async fn a_name_of_megabytes_does_not_come_back() {
+async fn errors_do_not_echo_a_name_of_megabytes() {
     let souk = boot().await;
     let long = "x".repeat(3_900_000);
     for (path, bound) in [("/test/v1/everything", 4096), ("/souk.test.v1.EchoService/Create", 8192)] {
@@ -320,7 +320,7 @@ async fn a_name_of_megabytes_does_not_come_back() {
         assert!(answer.text.len() < bound, "{path}: {} bytes", answer.text.len());
         assert!(answer.text.contains("is not a field of Request"), "{}", answer.text);
     }
-    // In the path, in a parameter's name, in a header that is a field, and in the method.
+    // In the path, in a parameter's name, in a header that fills a field, and in the method.
     let long = "x".repeat(20_000);
     let (key, method) = ("idempotency-key", "X".repeat(10_000));
     let header = souk.request("POST", "/test/v1/everything").header(key, &long).body(r#"{"requestId": "a"}"#);

@@ -1,4 +1,4 @@
-//! Budgets of requests over the wire: by class, caller and address, in memory and shared through a real Redis.
+//! Rate limits over the wire: by class, caller and address, in memory and shared through a real Redis.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Budgets so slow that nothing is refilled while a test runs.
+/// Budgets that are not refilled while a test runs.
 const SLOW: [(&str, &str); 4] = [
     ("gateway.rate_limits.auth.per_address.rate", "1/h"),
     ("gateway.rate_limits.auth.per_address.burst", "4"),
@@ -32,18 +32,18 @@ const SLOW: [(&str, &str); 4] = [
     ("gateway.rate_limits.read.per_caller.burst", "2"),
 ];
 
-/// A gateway with these budgets that takes the test for a proxy.
+/// A gateway with these budgets that trusts the test as a proxy.
 async fn slow(more: &[(&str, &str)]) -> Booted {
     let proxies = [("gateway.trusted_proxies", "127.0.0.0/8")];
     boot_with(&[&SLOW[..], &proxies, more].concat(), |address| address).await
 }
 
-/// Logs in from an address, by way of a proxy.
+/// Logs in from an address, through a proxy.
 async fn log_in(souk: &Booted, from: &str) -> Answer {
     souk.send(souk.request("POST", "/test/v1/logIn").header("x-forwarded-for", from)).await
 }
 
-/// How many of so many log-ins pass.
+/// How many of `times` log-ins are admitted.
 async fn passing(souk: &Booted, from: &str, times: usize) -> usize {
     let mut passed = 0;
     for _ in 0..times {
@@ -72,12 +72,12 @@ async fn a_used_up_budget_is_refused_with_retry_after() {
     assert!(refused.header("ratelimit").starts_with(r#""auth-address";r=0;t=14"#), "{refused:?}");
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((3500..=3600).contains(&wait), "{wait}");
-    // Other addresses and other classes have budgets of their own.
+    // Other addresses and other classes have their own budgets.
     log_in(&souk, "198.51.100.2").await.ok();
     let other = souk.send(souk.request("GET", "/test/v1/kept/a").header("x-forwarded-for", "198.51.100.1")).await;
     other.ok();
     assert!(other.header("ratelimit").starts_with(r#""read-address""#), "{other:?}");
-    // The gateway's own pages are nobody's budget.
+    // The gateway's own pages use no budget.
     assert_eq!(souk.get("/livez").await.header("ratelimit"), "");
 }
 
@@ -96,7 +96,7 @@ async fn grpc_draws_on_the_same_budgets() {
 }
 
 #[tokio::test]
-async fn a_caller_has_one_budget_wherever_they_are_and_takes_none_of_others() {
+async fn a_caller_has_one_budget_at_all_addresses_and_uses_no_other_budget() {
     let souk = slow(&[]).await;
     let (ann, bob) = (souk.keys.token(&[], 600), souk.keys.token(&[], 600));
     let read = async |token: &str, from: &str| {
@@ -109,11 +109,11 @@ async fn a_caller_has_one_budget_wherever_they_are_and_takes_none_of_others() {
     assert_eq!(read(&bob, "198.51.100.1").await, 200);
 }
 
-/// Budgets for calls that cost more.
+/// Budgets for expensive calls.
 const COSTS: [(&str, &str); 2] =
     [("gateway.rate_limits.read.per_address.rate", "1/h"), ("gateway.rate_limits.read.per_address.burst", "40")];
 
-/// Calls cost what the contract says: every call 2, one with a name 5 more, one with tags 1 more for each two.
+/// Calls cost what the contract says: every call 2, a name 5 more, and each two tags 1 more.
 async fn calls_cost_what_they_ask_for(souk: &Booted, from: &str) {
     let get = async |path: &str| souk.send(souk.request("GET", path).header("x-forwarded-for", from)).await;
     let left =
@@ -122,14 +122,14 @@ async fn calls_cost_what_they_ask_for(souk: &Booted, from: &str) {
     assert_eq!(left(&get("/test/v1/search?name=x").await), "r=31");
     assert_eq!(left(&get("/test/v1/search?tags=a").await), "r=29");
     assert_eq!(left(&get("/test/v1/search?tags=a&tags=b&tags=c&tags=d&tags=e").await), "r=25");
-    // The same by Connect, in both of its forms.
+    // The same over Connect, in both forms.
     let connect = |content_type: &str, body: Vec<u8>| {
         let request = souk.request("POST", "/souk.test.v1.EchoService/Search").header("x-forwarded-for", from);
         souk.send(request.header("content-type", content_type).body(body))
     };
     assert_eq!(left(&connect("application/json", br#"{"name":"x"}"#.to_vec()).await), "r=18");
     assert_eq!(left(&connect("application/proto", vec![0x0a, 1, b'x']).await), "r=11");
-    // By gRPC, which tells nothing of what is left.
+    // Over gRPC, which does not report the remaining budget.
     let mut client = Grpc::new(souk.channel().await);
     client.ready().await.unwrap();
     let mut request = tonic::Request::new(vec![0x0a, 1, b'x']);
@@ -139,7 +139,7 @@ async fn calls_cost_what_they_ask_for(souk: &Booted, from: &str) {
     let refused = get("/test/v1/search?name=x").await;
     let problem = refused.problem(429, "RATE_LIMITED");
     assert!(problem["detail"].as_str().unwrap().contains("what this call asks for counts as 5"), "{problem}");
-    // What every call costs was taken, the surcharge was not.
+    // The refused call cost its base price but not the surcharge.
     assert_eq!(left(&refused), "r=2");
     assert!((7200..=3 * 3600).contains(&refused.header("retry-after").parse().unwrap()), "{refused:?}");
     get("/test/v1/search").await.ok();
@@ -152,7 +152,7 @@ async fn calls_cost_what_they_ask_for_on_every_protocol() {
 }
 
 #[tokio::test]
-async fn calls_cost_what_they_ask_for_where_budgets_are_shared() {
+async fn calls_cost_what_they_ask_for_with_shared_budgets() {
     let server = redis(servers::redis).await;
     let shared_with = [("gateway.redis_url", server.url()), ("gateway.redis_timeout", "5s")];
     let one = slow(&[&COSTS[..], &shared_with].concat()).await;
@@ -162,7 +162,7 @@ async fn calls_cost_what_they_ask_for_where_budgets_are_shared() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_tried_count_by_the_address() {
+async fn requests_with_invalid_tokens_use_the_budget_of_the_address() {
     let small =
         [("gateway.rate_limits.read.per_address.rate", "1/h"), ("gateway.rate_limits.read.per_address.burst", "3")];
     let souk = slow(&small).await;
@@ -174,7 +174,7 @@ async fn tokens_that_are_tried_count_by_the_address() {
 }
 
 #[tokio::test]
-async fn who_is_no_trusted_proxy_is_not_believed() {
+async fn the_client_address_of_an_untrusted_proxy_is_ignored() {
     let souk = boot_with(&SLOW, |address| address).await;
     let mut passed = 0;
     for number in 0..6 {
@@ -194,12 +194,12 @@ pub async fn redis(start: impl FnOnce() -> anyhow::Result<Server> + Send + 'stat
     tokio::task::spawn_blocking(start).await.unwrap().unwrap()
 }
 
-/// A gateway that shares its budgets. On a busy machine a moment without an answer is no loss yet.
+/// A gateway that shares its budgets. The timeout is long, because a busy machine may be slow.
 async fn sharing(server: &Server) -> Booted {
     slow(&[("gateway.redis_url", server.url()), ("gateway.redis_timeout", "5s")]).await
 }
 
-/// Waits until what one takes, the other misses.
+/// Waits until a request at one gateway uses the budget of the other.
 async fn shared(one: &Booted, other: &Booted) {
     let mut site = 0;
     wait::until(LONG, "budgets to be shared", async || {
@@ -221,21 +221,22 @@ async fn two_gateways_share_their_budgets_through_redis() {
     let refused = log_in(&other, "198.51.100.1").await;
     assert!((3500..=3600).contains(&refused.header("retry-after").parse().unwrap()), "{refused:?}");
     assert!(refused.header("ratelimit").starts_with(r#""auth-address";r=0;t=14"#), "{refused:?}");
-    // A caller's budget is looked at first, and what it refuses takes nothing from the address.
+    // The caller's budget is checked first. A request that it refuses does not use the budget of the address.
     let token = one.keys.token(&[], 600);
     let statuses = [200, 200, 429, 429];
     for expected in statuses {
         assert_eq!(one.get_as("/test/v1/read", &token).await.status, expected);
     }
-    // Many at once are counted exactly.
+    // Concurrent requests are counted exactly.
     let all = (0..40).map(|number| log_in(if number % 2 == 0 { &one } else { &other }, "198.51.100.9"));
     let all = futures::future::join_all(all).await;
     assert_eq!(all.iter().filter(|answer| answer.status == StatusCode::OK).count(), 4);
 }
 
-/// A Redis that speaks TLS alone, by a certificate of its own authority, and asks for one.
+/// A Redis server that only accepts TLS, with a certificate of the test authority, and that requires client
+/// certificates.
 #[tokio::test]
-async fn two_gateways_share_their_budgets_through_redis_by_tls() {
+async fn two_gateways_share_their_budgets_through_redis_over_tls() {
     let authority = Authority::new();
     let (tls, own) =
         (ServerTls { own: authority.sign("redis"), ca: authority.certificate() }, authority.sign("gateway"));
@@ -253,7 +254,7 @@ async fn two_gateways_share_their_budgets_through_redis_by_tls() {
     shared(&one, &other).await;
     assert_eq!(passing(&one, "198.51.100.1", 3).await, 3);
     assert_eq!(passing(&other, "198.51.100.1", 3).await, 1);
-    // Whom the authority did not sign is not asked, and each counts for itself.
+    // If the server's certificate has another authority, the gateway does not use it and counts by itself.
     let stranger = stranger.certificate();
     let settings =
         settings.map(|(name, value)| if value == ca { (name, stranger.to_str().unwrap()) } else { (name, value) });
@@ -262,7 +263,7 @@ async fn two_gateways_share_their_budgets_through_redis_by_tls() {
 }
 
 #[tokio::test]
-async fn redis_killed_is_done_without_and_shared_through_again() {
+async fn gateways_count_alone_while_redis_is_killed_and_share_again_afterwards() {
     let server = redis(servers::redis).await;
     let port = server.port();
     let (one, other) = (sharing(&server).await, sharing(&server).await);
@@ -271,7 +272,7 @@ async fn redis_killed_is_done_without_and_shared_through_again() {
     assert_eq!(passing(&other, "198.51.100.1", 1).await, 0, "shared before");
 
     kill_process(Pid::from_raw(server.pid().try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
-    // Each counts for itself now: no request fails, and none is without limit.
+    // Each gateway counts by itself now: no request fails, and the limits still apply.
     for souk in [&one, &other] {
         assert_eq!(passing(souk, "198.51.100.2", 6).await, 4);
     }
@@ -283,7 +284,7 @@ async fn redis_killed_is_done_without_and_shared_through_again() {
 }
 
 #[tokio::test]
-async fn redis_that_says_nothing_holds_up_the_first_request_alone() {
+async fn a_silent_redis_delays_only_the_first_request() {
     let server = redis(servers::redis).await;
     let between = Proxy::before(server.url()).await;
     let url = between.url(server.url());
@@ -316,7 +317,7 @@ async fn a_gateway_starts_without_redis_and_finds_it_later() {
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
 
-/// Reads answers until `count` of them have come, or the time is over. How many came.
+/// Reads responses until `count` have arrived or the time is over. Returns how many arrived.
 async fn answers(stream: &mut OwnedReadHalf, count: usize, time: Duration) -> usize {
     let end = tokio::time::Instant::now() + time;
     let (mut text, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
@@ -331,7 +332,7 @@ async fn answers(stream: &mut OwnedReadHalf, count: usize, time: Duration) -> us
 }
 
 #[tokio::test]
-async fn an_address_that_goes_on_while_it_is_refused_is_read_no_further_for_a_while() {
+async fn an_address_that_ignores_refusals_is_slowed_down() {
     const REQUESTS: usize = 3000;
     let budget =
         [("gateway.rate_limits.read.per_address.rate", "1/h"), ("gateway.rate_limits.read.per_address.burst", "1")];
@@ -342,9 +343,9 @@ async fn an_address_that_goes_on_while_it_is_refused_is_read_no_further_for_a_wh
         writer.write_all(&requests).await.unwrap();
     };
     let (answered, ()) = tokio::join!(answers(&mut hasty, REQUESTS, Duration::from_secs(3)), flood);
-    // 200 at once, 100 more a second, and what was read before a pause began.
+    // 200 at once, 100 more per second, and those that were read before a pause began.
     assert!((1..2000).contains(&answered), "{answered} were answered in 3 s");
-    // Another address has its budget as ever.
+    // Another address has its full budget.
     let mut other = from(&souk, 3).await;
     other.write_all(b"GET /test/v1/things/1 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut other, _writer) = other.into_split();

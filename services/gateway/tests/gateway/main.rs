@@ -1,4 +1,4 @@
-//! The gateway as clients meet it, before a real gRPC server of the test contract.
+//! Tests of the gateway as clients see it, with a real gRPC server of the test contract behind it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod added;

@@ -1,4 +1,4 @@
-//! Calls onward: replicas of a service that die, hang, stop or come back, under load; and many callers at once.
+//! Calls to backends: replicas of a service die, hang, stop or come back under load, and many callers call at once.
 
 use std::{
     cell::RefCell,
@@ -17,15 +17,15 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(10);
-/// Who reads at the same time.
+/// The number of concurrent readers.
 const READERS: usize = 16;
-/// Fewer reads than this show nothing.
+/// The minimum number of reads of a test.
 const ENOUGH: usize = 200;
 const READ: &str = "/test/v1/things/1";
-/// On a fast machine, those who read all the while use up their budget.
+/// On a fast machine, the readers would exhaust their budget.
 const UNLIMITED: (&str, &str) = ("gateway.rate_limits.enabled", "false");
 
-/// A gateway before two replicas of the echo server, each behind a proxy.
+/// A gateway in front of two replicas of the echo server, each behind a proxy.
 async fn two_replicas(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
     let (first, _) = echo::serve(contract()).await;
     let (second, _) = echo::serve(contract()).await;
@@ -36,7 +36,7 @@ async fn two_replicas(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
     (souk, first, second)
 }
 
-/// What an administrator sees of the addresses.
+/// The addresses as an administrator sees them.
 async fn addresses(souk: &Booted) -> Vec<serde_json::Value> {
     let ready = souk.get_as("/readyz", &souk.keys.token(&["ADMIN"], 60)).await.json();
     ready["backends"][0]["addresses"].as_array().unwrap().clone()
@@ -50,16 +50,16 @@ async fn both_are_up(souk: &Booted) {
     .await;
 }
 
-/// What readers met.
+/// The results of the readers.
 #[derive(Default)]
 struct Load {
     read: usize,
     slowest: Duration,
-    /// When, since the fault, and how.
+    /// The time after the fault, and the error.
     failed: Vec<(Duration, String)>,
 }
 
-/// Reads all the while, and often enough however slow the machine is; `fault` happens in the middle.
+/// Reads all the time, and often enough on a slow machine. `fault` is called in the middle.
 async fn under_load(souk: &Booted, method: &str, path: &str, fault: impl FnOnce()) -> Load {
     const BEFORE: Duration = Duration::from_millis(500);
     const AFTER: Duration = Duration::from_millis(2500);
@@ -133,7 +133,7 @@ async fn a_replica_that_stops_gracefully_fails_no_call() {
     let stop = CancellationToken::new();
     let (stopping, _) = echo::serve_until(contract(), stop.clone()).await;
     let souk = boot_with(&[UNLIMITED], |other| format!("{stopping},{other}")).await;
-    // Not idempotent: each is sent again only where the replica cannot have begun with it.
+    // The method is not idempotent: a call is retried only if the replica cannot have begun with it.
     let load = under_load(&souk, "PATCH", READ, || stop.cancel()).await;
     assert!(
         load.read > ENOUGH && load.failed.is_empty(),
@@ -145,12 +145,12 @@ async fn a_replica_that_stops_gracefully_fails_no_call() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_not_done_again() {
+async fn a_call_that_may_have_taken_effect_is_not_retried() {
     let (souk, first, _second) = two_replicas(&[]).await;
-    // Calls that hang, on both replicas, of a method that is not idempotent.
+    // Calls of a method that is not idempotent, which hang on both replicas.
     let hanging: Vec<_> = (0..20).map(|_| tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send())).collect();
     let ended = || hanging.iter().filter(|call| call.is_finished()).count();
-    // They are there when as many of others, sent later, have been answered.
+    // They have arrived once as many later calls were answered.
     for _ in 0..20 {
         souk.get(READ).await.ok();
     }
@@ -182,7 +182,7 @@ async fn without_replicas_calls_fail_at_once_and_the_first_one_back_is_called() 
         assert_eq!(answer.header("retry-after"), "1");
     }
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    // A report is good for a moment, so that many who ask are one question.
+    // A report is cached for a moment, so that many requests make one check.
     wait::until(LONG, "it to be said", async || {
         let gone = json!([{"name": "souk.test.v1", "ready": false, "state": "UNREACHABLE"}]);
         souk.get("/readyz").await.json()["backends"] == gone
@@ -196,8 +196,8 @@ async fn without_replicas_calls_fail_at_once_and_the_first_one_back_is_called() 
 }
 
 #[tokio::test]
-async fn a_name_may_stand_for_several_addresses_of_which_some_are_down() {
-    // If it stands for ::1, too, no one listens there.
+async fn a_dns_name_may_have_several_addresses_of_which_some_are_down() {
+    // If the name also resolves to ::1, nothing listens there.
     let souk = boot_with(&[], |address| address.replace("127.0.0.1", "localhost")).await;
     for _ in 0..20 {
         souk.get(READ).await.ok();
@@ -208,7 +208,7 @@ async fn a_name_may_stand_for_several_addresses_of_which_some_are_down() {
 }
 
 #[tokio::test]
-async fn copies_that_fail_all_alike_are_not_all_left_out() {
+async fn replicas_that_all_fail_are_not_all_ejected() {
     let (souk, _first, _second) = two_replicas(&[]).await;
     for _ in 0..30 {
         souk.get("/test/v1/fail/14").await.problem(503, "SERVICE_UNAVAILABLE");
@@ -218,7 +218,7 @@ async fn copies_that_fail_all_alike_are_not_all_left_out() {
 }
 
 #[tokio::test]
-async fn only_administrators_see_the_addresses() {
+async fn only_administrators_see_the_addresses_of_backends() {
     let (souk, first, second) = two_replicas(&[]).await;
     for token in [None, Some(souk.keys.token(&["STAFF"], 60)), Some(souk.keys.token(&["ADMIN"], -60))] {
         let request = souk.request("GET", "/readyz");
@@ -243,13 +243,13 @@ async fn each_try_gets_the_remaining_deadline() {
     };
     assert!((1..=5000).contains(&left().await));
     first.stall();
-    // Of these some are sent to the silent replica, and a moment later to the other one.
+    // Some of these go to the silent replica first, and a moment later to the other one.
     let least = join_all((0..16).map(|_| left())).await.into_iter().min().unwrap();
     assert!((1..=4750).contains(&least), "{least}");
 }
 
 #[tokio::test]
-async fn no_caller_takes_all_places() {
+async fn no_caller_can_use_all_concurrent_requests() {
     let settings = [("server.max_concurrent_requests", "4"), ("server.deadline", "60s")];
     let souk = boot_with(&settings, |address| address).await;
     let flood: Vec<_> = (0..8).map(|_| tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send())).collect();

@@ -1,5 +1,5 @@
-//! The OpenAPI document: docs/openapi.json is what souk's contracts give (`SOUK_UPDATE_DOCS=1 cargo test -p
-//! souk-gateway --test gateway openapi` regenerates it), and what it says is so.
+//! The OpenAPI document: docs/openapi.json equals souk's contracts (`SOUK_UPDATE_DOCS=1 cargo test -p souk-gateway
+//! --test gateway openapi` regenerates it), and its statements are true.
 
 use std::{fs, path::Path};
 
@@ -20,19 +20,19 @@ fn souk() -> (Value, Routes) {
 }
 
 #[test]
-fn the_document_in_the_repository_is_what_the_contracts_give() {
+fn the_document_in_the_repository_equals_the_contracts() {
     let made = format!("{:#}\n", souk().0);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
     if std::env::var_os("SOUK_UPDATE_DOCS").is_some() {
         fs::write(&path, &made).unwrap();
     }
-    // Not assert_eq: two documents of this size side by side help no one.
+    // Not assert_eq, whose output of two such documents would be too long.
     let kept = fs::read_to_string(&path).unwrap_or_default();
     let at = kept.lines().zip(made.lines()).position(|(kept, made)| kept != made);
     assert!(kept == made, "docs/openapi.json differs from line {at:?}: run this test with SOUK_UPDATE_DOCS=1");
 }
 
-/// What a document refers to.
+/// Resolves a reference.
 fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     match schema["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}")),
@@ -40,7 +40,7 @@ fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     }
 }
 
-/// Every reference of a value.
+/// Every reference in a value.
 fn references(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
@@ -52,7 +52,7 @@ fn references(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-/// The example that a viewer shows: of each field that must be there.
+/// The example that a viewer shows, with all required fields.
 fn example(document: &Value, schema: &Value) -> Value {
     let schema = resolve(document, schema);
     if let Some(example) = schema["examples"].get(0) {
@@ -81,7 +81,7 @@ fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_operation_is_told_apart() {
+fn every_reference_resolves_and_every_operation_id_is_unique() {
     for document in [souk().0, echo()] {
         let mut found = Vec::new();
         references(&document, &mut found);
@@ -104,7 +104,7 @@ fn every_reference_leads_somewhere_and_every_operation_is_told_apart() {
 }
 
 #[test]
-fn the_gateway_takes_the_examples_of_its_own_document() {
+fn the_gateway_accepts_the_examples_of_its_own_document() {
     let (document, routes) = souk();
     let contract = Contract::souk().unwrap();
     let mut seen = 0;
@@ -122,6 +122,11 @@ fn the_gateway_takes_the_examples_of_its_own_document() {
                     let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
                     query.push(format!("{name}={escaped}"));
                 }
+                ("query", name) => assert!(
+                    parameter["required"] != true,
+                    "{path}: the query parameter {name} is required and has no example: write one in the comment of its \
+                     field, such as: For example `INV-7`."
+                ),
                 ("header", name) => headers.push((name.to_owned(), text)),
                 _ => {}
             }
@@ -155,7 +160,7 @@ fn echo() -> Value {
     openapi::document(&contract, &Routes::of(&contract).unwrap())
 }
 
-/// What `left` says must be in `right`, which may say more.
+/// Everything in `left` must be in `right`, which may have more.
 fn is_within(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
@@ -166,14 +171,14 @@ fn is_within(left: &Value, right: &Value) -> bool {
 }
 
 #[test]
-fn kinds_and_rules_as_json_schema() {
+fn types_and_rules_become_json_schema() {
     let document = echo();
     let int64 = json!({"type": ["string", "null"], "format": "int64", "pattern": "^-?[0-9]{1,18}$"});
     let table = [
-        // As sent: one form of each value, of those that the gateway reads.
+        // Requests: one form of each value, among those that the gateway accepts.
         ("/components/schemas/KindsInput/properties/int64", int64),
         ("/components/schemas/KindsInput/properties/uint32/type", json!(["integer", "null"])),
-        // By name alone: numbers are read as well, but make types that no language has.
+        // Enums by name only: the gateway accepts numbers, too, but generators cannot make types for both.
         (
             "/components/schemas/KindsInput/properties/color/anyOf/0",
             json!({"$ref": "#/components/schemas/Kinds.Color"}),
@@ -191,7 +196,7 @@ fn kinds_and_rules_as_json_schema() {
             "/components/schemas/ThingInput/properties/inside/anyOf/0",
             json!({"$ref": "#/components/schemas/ThingInput"}),
         ),
-        // As answered: in one form, and always there.
+        // Responses: each value has one form and is always present.
         (
             "/components/schemas/Kinds/properties/int64",
             json!({"type": "string", "format": "int64", "pattern": "^-?(?:0|[1-9][0-9]{0,19})$"}),
@@ -230,14 +235,14 @@ fn kinds_and_rules_as_json_schema() {
 }
 
 #[test]
-fn query_parameters_reach_into_messages() {
+fn fields_of_nested_messages_are_query_parameters() {
     let document = echo();
     let parameters = document["paths"]["/test/v1/watch"]["get"]["parameters"].as_array().unwrap();
     let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
     for name in ["name", "kinds.middle.title", "kinds.colors", "kinds.time", "kinds.mask", "kinds.int64Value", "tags"] {
         assert!(names.contains(&name), "{name} of {names:?}");
     }
-    // What the query cannot carry.
+    // A query cannot contain these.
     for name in ["kinds.struct", "kinds.things", "kinds.listOfThings", "thing.counts"] {
         assert!(!names.contains(&name), "{name}");
     }
@@ -246,13 +251,13 @@ fn query_parameters_reach_into_messages() {
 }
 
 #[tokio::test]
-async fn the_gateway_serves_it() {
+async fn the_gateway_serves_the_document() {
     let served = boot::boot().await.get("/openapi.json").await.ok();
     assert_eq!(served, echo());
 }
 
 #[test]
-fn a_body_that_may_be_anything_and_a_header_that_is_a_field_are_told() {
+fn a_body_of_any_kind_and_a_header_that_is_a_field_are_documented() {
     let contract = boot::contract();
     let routes = Routes::of(&contract).unwrap();
     let document = openapi::document(&contract, &routes);
@@ -272,7 +277,7 @@ fn a_body_that_may_be_anything_and_a_header_that_is_a_field_are_told() {
     assert_eq!(document["paths"]["/test/v1/received"]["post"]["requestBody"]["required"], false);
 }
 
-/// What is wrong with a schema, and those in it, for who makes types of them.
+/// Finds the parts of a schema from which generators cannot make types.
 fn unusable(at: &str, value: &Value, faults: &mut Vec<String>) {
     if let Value::Object(members) = value {
         let others = |list: &Value| list.as_array().into_iter().flatten().filter(|one| **one != json!("null")).count();
@@ -296,7 +301,7 @@ fn unusable(at: &str, value: &Value, faults: &mut Vec<String>) {
             }
         }
         for (key, inner) in members {
-            // An example is no schema.
+            // An example is not a schema.
             if key != "examples" {
                 unusable(&format!("{at}/{key}"), inner, faults);
             }
@@ -306,10 +311,10 @@ fn unusable(at: &str, value: &Value, faults: &mut Vec<String>) {
     }
 }
 
-/// What .ci/generated finds with real generators, found here at once: each value has one form, and constants of enums
-/// have names that are unique in all of the document.
+/// Finds at once what `.ci/generated` finds with real generators: each value must have one form, and the constants of
+/// all enums must have unique names.
 #[test]
-fn types_can_be_made_of_everything() {
+fn types_can_be_generated_from_every_schema() {
     let (document, _) = souk();
     let mut faults = Vec::new();
     unusable("", &document, &mut faults);
@@ -325,9 +330,9 @@ fn types_can_be_made_of_everything() {
     assert!(constants.len() > 50, "{constants:?}");
 }
 
-/// Texts without another pattern tell which characters they may have: names, and what people write at length.
+/// Texts without another pattern have one for their characters: single-line texts and free texts.
 #[test]
-fn texts_tell_their_characters() {
+fn texts_have_a_pattern_of_their_characters() {
     let (document, _) = souk();
     let (line, free) = (Text::Line.pattern(), Text::Free.pattern());
     for (pointer, expected) in [

@@ -1,4 +1,4 @@
-//! HTTP as it lies on the wire: what no well-behaved client sends, and what few do.
+//! HTTP on the wire: what no well-behaved client sends, and what few clients send.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::{
     edge::{LONG, connect, read_all},
 };
 
-/// Sends this, and reads what comes until the gateway closes.
+/// Sends this text, and reads until the gateway closes.
 async fn exchange(souk: &Booted, request: &str) -> String {
     let mut stream = connect(&souk.url).await;
-    // The gateway may have seen enough before it has all.
+    // The gateway may respond before it has read everything.
     let _ = stream.write_all(request.as_bytes()).await;
     read_all(&mut stream).await
 }
 
-/// Of a request that hyper refuses by itself.
+/// Checks a problem for a request that hyper itself refused.
 fn is_problem(answer: &str, status: u16) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -32,7 +32,7 @@ fn is_problem(answer: &str, status: u16) {
     assert_eq!((&problem["status"], &problem["reason"]), (&status.into(), &"MALFORMED_REQUEST".into()));
 }
 
-/// Reads until this text has come.
+/// Reads until this text has arrived.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     let reading = async {
@@ -73,7 +73,7 @@ async fn too_large_headers_are_refused_with_431() {
 }
 
 #[tokio::test]
-async fn requests_may_come_one_after_the_other_without_waiting() {
+async fn pipelined_requests_are_answered_in_order() {
     let souk = boot().await;
     let two = "GET /test/v1/things/1 HTTP/1.1\r\nhost: a\r\nx-request-id: one\r\n\r\n\
                GET http://a/test/v1/things/2 HTTP/1.1\r\nhost: a\r\nx-request-id: two\r\nconnection: close\r\n\r\n";
@@ -83,7 +83,7 @@ async fn requests_may_come_one_after_the_other_without_waiting() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_is_told_whether_to() {
+async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let head = |length: usize| {
         format!(
@@ -105,7 +105,7 @@ async fn who_asks_before_sending_is_told_whether_to() {
 }
 
 #[tokio::test]
-async fn the_gateway_is_no_tunnel() {
+async fn connect_requests_are_refused() {
     let souk = boot().await;
     let answer =
         exchange(&souk, "CONNECT 127.0.0.1:22 HTTP/1.1\r\nhost: 127.0.0.1:22\r\nconnection: close\r\n\r\n").await;
@@ -124,7 +124,7 @@ const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
 #[tokio::test]
-async fn a_flood_of_requests_taken_back_ends_the_connection() {
+async fn a_flood_of_reset_requests_ends_the_connection() {
     let souk = boot().await;
     let path = b"/test/v1/things/1";
     // HPACK: `:method: GET`, `:scheme: http`, `:path` with this text.
@@ -138,7 +138,7 @@ async fn a_flood_of_requests_taken_back_ends_the_connection() {
     let mut stream = connect(&souk.url).await;
     let _ = stream.write_all(&bytes).await;
     let mut read = Vec::new();
-    // A reset is an end, too.
+    // A reset counts as the end, too.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut read)).await.expect("the gateway closes");
     let mut rest = &read[..];
     let mut last = None;

@@ -1,4 +1,4 @@
-//! REST: each feature of google.api.http over the wire, and the status of everything that can be wrong.
+//! REST: each feature of google.api.http over the wire, and the status of every error.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use souk_testkit::wait;
 
 use crate::boot::{boot, boot_with};
 
-/// What the echo got, without what is empty.
+/// What the echo server received, without empty values.
 fn got(answer: &Value) -> Value {
     fn strip(value: &Value) -> Value {
         match value {
@@ -65,7 +65,7 @@ async fn a_response_body_is_one_field_of_the_answer() {
 }
 
 #[tokio::test]
-async fn every_kind_of_field_goes_there_and_back() {
+async fn every_kind_of_field_is_accepted_and_returned() {
     let souk = boot().await;
     let kinds = json!({
         "double": 1.5, "float": "NaN", "int32": -1, "int64": "-9007199254740993", "uint32": 1, "uint64": "18446744073709551615",
@@ -85,7 +85,7 @@ async fn every_kind_of_field_goes_there_and_back() {
 }
 
 #[tokio::test]
-async fn head_and_options_work_wherever_a_route_is() {
+async fn head_and_options_work_on_every_route() {
     let souk = boot().await;
     let head = souk.send(souk.request("HEAD", "/test/v1/things/1")).await;
     assert_eq!(head.status, StatusCode::OK);
@@ -129,7 +129,7 @@ async fn errors_of_a_request_are_reported() {
     let number = souk.get("/test/v1/numbers/x/COLOR_RED").await.problem(400, "MALFORMED_REQUEST");
     assert_eq!((&number["errors"][0]["in"], &number["errors"][0]["field"]), (&json!("path"), &json!("kinds.int64")));
 
-    // The contract's rules, with the same names and places.
+    // Violations of the contract's rules have the same names and pointers.
     let checked = souk
         .json("POST", "/test/v1/checked/id_x?page_size=-1", r#"{"lineItems": [{"quantity": 1}, {"quantity": 0}]}"#)
         .await;
@@ -158,7 +158,7 @@ async fn errors_of_a_request_are_reported() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_type_and_a_size() {
+async fn the_type_and_the_size_of_a_body_are_checked() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let post = |content_type: Option<&str>, body: String| {
         let mut request = souk.request("POST", "/test/v1/everything").body(body);
@@ -185,7 +185,7 @@ async fn bodies_have_a_type_and_a_size() {
     let large = json!({"name": "x".repeat(5000)}).to_string();
     let told = post(Some("application/json"), large.clone()).await.problem(413, "BODY_TOO_LARGE");
     assert_eq!(told["metadata"]["limitBytes"], "4096");
-    // Without a length told in advance.
+    // Without a content length.
     let chunks: Vec<_> = large
         .into_bytes()
         .chunks(512)
@@ -199,7 +199,7 @@ async fn bodies_have_a_type_and_a_size() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_refused_before_anything_else() {
+async fn access_is_checked_before_anything_else() {
     let souk = boot().await;
     let (customer, staff, admin) =
         (souk.keys.token(&[], 60), souk.keys.token(&["STAFF"], 60), souk.keys.token(&["ADMIN"], 60));
@@ -214,7 +214,7 @@ async fn who_may_not_is_refused_before_anything_else() {
     souk.get_as("/test/v1/staffOnly", &staff).await.ok();
     souk.get_as("/test/v1/staffOnly", &admin).await.ok();
 
-    // Also where no token is needed at all.
+    // Also for methods that need no token.
     let other_key = crate::boot::Keys::new().token(&["ADMIN"], 60);
     for path in ["/test/v1/signedIn", "/test/v1/things/1"] {
         let forged = souk.get_as(path, &other_key).await;
@@ -227,20 +227,20 @@ async fn who_may_not_is_refused_before_anything_else() {
         let twice = souk.request("GET", path).bearer_auth(&customer).bearer_auth(&staff);
         souk.send(twice).await.problem(401, "TOKEN_INVALID");
     }
-    // A service's own token is not one for clients.
+    // A token of a service is not valid for clients.
     let secret = souk_common::config::Secret::new(crate::boot::SECRET);
     let service =
         souk_common::auth::ServiceTokens::new(&secret, "order").bearer("souk.inventory.v1.ReservationService").unwrap();
     let request = souk.request("GET", "/test/v1/things/1").header("authorization", service);
     souk.send(request).await.problem(401, "TOKEN_INVALID");
 
-    // What is internal is not even there. Access comes before the body is looked at.
+    // Internal methods do not exist for clients. Access is checked before the body.
     souk.get_as("/test/v1/internal", &admin).await.problem(404, "ROUTE_NOT_FOUND");
     souk.json("GET", "/test/v1/staffOnly?what=1", "{").await.problem(401, "TOKEN_MISSING");
 }
 
 #[tokio::test]
-async fn only_what_may_pass_passes() {
+async fn only_allowed_headers_are_passed_on() {
     let souk = boot().await;
     let token = souk.keys.token(&[], 60);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -260,7 +260,7 @@ async fn only_what_may_pass_passes() {
     let headers = answer.ok()["headers"].clone();
     assert_eq!(headers["authorization"], format!("Bearer {token}"));
     assert_eq!(headers["x-request-id"], "req-42");
-    // The same trace, be there spans of our own in between or not.
+    // The same trace, whether or not there are spans of the gateway in between.
     assert_eq!(headers["traceparent"].as_str().unwrap()[..35], trace[..35]);
     let left: u64 = headers["grpc-timeout"].as_str().unwrap().trim_end_matches('m').parse().unwrap();
     assert!((2000..=3000).contains(&left), "{left}");
@@ -285,7 +285,7 @@ async fn only_what_may_pass_passes() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_may_come_as_a_header() {
+async fn an_idempotency_key_may_be_a_header() {
     let souk = boot().await;
     let post = |key: &str, body: &str| {
         let request = souk.request("POST", "/test/v1/everything").header("idempotency-key", key).body(body.to_owned());
@@ -299,7 +299,7 @@ async fn an_idempotency_key_may_come_as_a_header() {
     assert_eq!(again.header("idempotent-replayed"), "true");
     let differs = post("k-1", r#"{"requestId": "k-2"}"#).await.problem(400, "MALFORMED_REQUEST");
     assert_eq!(differs["errors"][0]["field"], "request_id");
-    // As the IETF's draft writes it.
+    // The form of the IETF draft.
     let quoted = post(r#""k-1""#, "{}").await;
     assert_eq!(quoted.ok()["request"]["requestId"], "k-1");
     assert_eq!(quoted.header("idempotent-replayed"), "true");
@@ -311,7 +311,7 @@ async fn an_idempotency_key_may_come_as_a_header() {
 }
 
 #[tokio::test]
-async fn failures_of_a_service_keep_their_reason_and_nothing_else() {
+async fn errors_of_a_service_keep_their_reason_but_no_internals() {
     let souk = boot_with(&[("server.deadline", "1s")], |address| address).await;
     let fail = async |how: &str| souk.get(&format!("/test/v1/fail/{how}")).await;
     let stock = fail("out-of-stock").await.problem(400, "OUT_OF_STOCK");
@@ -325,10 +325,10 @@ async fn failures_of_a_service_keep_their_reason_and_nothing_else() {
     busy.problem(503, "OVERLOADED");
     assert_eq!(busy.header("retry-after"), "3");
     fail("internal").await.problem(500, "INTERNAL");
-    // The server of tonic does not catch panics: the stream breaks.
+    // tonic's server does not catch panics: the stream breaks.
     assert!(fail("panic").await.status.is_server_error());
     fail("wait").await.problem(504, "DEADLINE_EXCEEDED");
-    // Who gives no reason of souk's is taken at the code's word, as tonic itself uses it: 8 is too much work, 11 too large.
+    // If an error has no reason of souk, its code is used as tonic uses it: 8 means overload, 11 means too large.
     let table = [
         (1, 499),
         (2, 500),
@@ -350,7 +350,7 @@ async fn failures_of_a_service_keep_their_reason_and_nothing_else() {
     for (code, status) in table {
         let answer = fail(&code.to_string()).await;
         assert_eq!(answer.status.as_u16(), status, "gRPC code {code}: {answer:?}");
-        // What the service says of the request itself may be told; what it says of itself may not.
+        // Messages about the request may be passed on, messages about the service itself may not.
         if ![3, 5, 6, 9, 10].contains(&code) {
             assert!(!answer.text.contains("secret inside"), "{answer:?}");
         }
@@ -358,7 +358,7 @@ async fn failures_of_a_service_keep_their_reason_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_down_is_503_and_back_when_it_is_back() {
+async fn a_backend_that_is_down_gives_503_until_it_is_back() {
     let souk = boot().await;
     drop(souk);
     let (sender, proxied) = tokio::sync::oneshot::channel();
@@ -394,7 +394,7 @@ async fn a_backend_that_is_down_is_503_and_back_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_json_comes_through_as_it_is() {
+async fn a_body_that_is_not_json_is_passed_on_unchanged() {
     let souk = boot().await;
     let bytes = [&b"\xff\x00 not { JSON \r\n"[..], &[b'x'; 20_000]].concat();
     let asked = |path: &str, kind: &str| {
@@ -404,11 +404,11 @@ async fn a_body_that_is_not_json_comes_through_as_it_is() {
     let data = json!({"contentType": "image/png; a=b", "data": BASE64_STANDARD.encode(&bytes), "extensions": []});
     let answer = souk.send(asked("/test/v1/received/stripe:take", "image/png; a=b")).await.ok();
     assert_eq!(answer["received"], json!({"name": "stripe", "body": data, "signature": "t=1,v1=ab"}));
-    // The header is a field, and no header any more.
+    // The header fills a field and is not passed on as a header.
     assert_eq!(answer["headers"]["x-signature"], Value::Null);
     let answer = souk.send(asked("/test/v1/received", "image/png; a=b")).await.ok();
     assert_eq!(answer["received"]["body"], data);
-    // JSON is no exception: what was signed is what arrives.
+    // JSON is passed on unchanged, too, so that signatures stay valid.
     let spaced = "{ \"a\":  1 }";
     let answer = souk.json("POST", "/test/v1/received", spaced).await.ok();
     assert_eq!(answer["received"]["body"]["data"], BASE64_STANDARD.encode(spaced));

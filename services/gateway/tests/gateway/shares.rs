@@ -1,4 +1,4 @@
-//! What one client may have of the gateway at a time: bodies, places and streams.
+//! The most that one client may use of the gateway at a time: bodies, places and streams.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{
     edge::{LONG, connect},
 };
 
-/// A request of the address that a trusted proxy names.
+/// Sends a request through a trusted proxy for this address.
 async fn get_from(souk: &Booted, address: &str, path: &str) -> Answer {
     souk.send(souk.request("GET", path).header("x-forwarded-for", address)).await
 }
 
-/// A POST whose body does not come.
+/// Sends a POST without its body.
 async fn half_sent(souk: &Booted, address: &str, token: Option<&str>) -> TcpStream {
     let mut stream = connect(&souk.url).await;
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -39,7 +39,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
 const PROXY: (&str, &str) = ("gateway.trusted_proxies", "127.0.0.1");
 
 #[tokio::test]
-async fn half_a_body_takes_no_place() {
+async fn an_incomplete_body_takes_no_place_of_a_request() {
     let settings = [PROXY, ("server.max_concurrent_requests", "4"), ("gateway.queue_timeout", "0s")];
     let souk = boot_with(&settings, |address| address).await;
     let token = souk.keys.token(&[], 600);
@@ -48,7 +48,7 @@ async fn half_a_body_takes_no_place() {
         open.push(half_sent(&souk, "198.51.100.1", None).await);
         open.push(half_sent(&souk, "198.51.100.1", Some(&token)).await);
     }
-    // Nobody is kept out, not even the same address or account.
+    // No request is blocked, not even of the same address or account.
     for _ in 0..10 {
         get_from(&souk, "198.51.100.1", "/test/v1/things/1").await.ok();
         get_from(&souk, "198.51.100.2", "/test/v1/things/1").await.ok();
@@ -57,8 +57,8 @@ async fn half_a_body_takes_no_place() {
 }
 
 #[tokio::test]
-async fn bodies_of_one_address_have_a_bound_that_is_free_again_when_it_leaves() {
-    // Each counts for 4 KiB.
+async fn the_bytes_of_bodies_of_one_address_are_limited_and_freed_when_it_leaves() {
+    // Each body counts as 4 KiB.
     let settings = [PROXY, ("server.max_request_bytes", "8KiB"), ("gateway.body.max_bytes_per_address", "16KiB")];
     let souk = boot_with(&settings, |address| address).await;
     let mut open = Vec::new();
@@ -83,7 +83,7 @@ async fn bodies_of_one_address_have_a_bound_that_is_free_again_when_it_leaves() 
 }
 
 #[tokio::test]
-async fn a_small_message_is_not_waited_for_as_long_as_a_large_one() {
+async fn a_method_with_small_messages_allows_less_time_for_the_body() {
     let settings = [("server.max_request_bytes", "8KiB"), ("gateway.body_timeout", "60s")];
     let souk = boot_with(&settings, |address| address).await;
     let started = std::time::Instant::now();
@@ -93,7 +93,7 @@ async fn a_small_message_is_not_waited_for_as_long_as_a_large_one() {
 }
 
 #[tokio::test]
-async fn streams_are_shared_out_by_account_and_by_address() {
+async fn streams_are_limited_by_account_and_by_address() {
     let settings = [
         PROXY,
         ("gateway.stream.max_open", "12"),
@@ -115,13 +115,13 @@ async fn streams_are_shared_out_by_account_and_by_address() {
         assert_eq!(stream.status(), 200);
         streams.push(stream);
     }
-    // Of one account, from wherever it comes.
+    // Of one account, from any address.
     let third = Answer::read(open("198.51.100.9", Some(&ann)).await).await;
     assert!(third.problem(503, "OVERLOADED")["detail"].as_str().unwrap().contains("this account"), "{third:?}");
     for _ in 0..2 {
         streams.push(open("198.51.100.1", Some(&bob)).await);
     }
-    // Of one address, whoever calls.
+    // Of one address, with any account.
     Answer::read(open("198.51.100.1", None).await).await.problem(503, "OVERLOADED");
     let other = open("198.51.100.2", None).await;
     assert_eq!(other.status(), 200);
@@ -129,9 +129,9 @@ async fn streams_are_shared_out_by_account_and_by_address() {
     wait::until(LONG, "places to be free again", async || open("198.51.100.1", Some(&ann)).await.status() == 200).await;
 }
 
-/// Health and reflection are budgeted as any call of the address is.
+/// Calls of health and reflection use the budget of the address.
 #[tokio::test]
-async fn the_gateways_own_services_are_inside_the_budgets() {
+async fn the_gateways_own_services_use_the_budget_of_the_address() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let settings = [
         ("gateway.stream.max_open_per_address", "3"),
@@ -149,7 +149,7 @@ async fn the_gateways_own_services_are_inside_the_budgets() {
     let refused = health.watch(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
     drop(watches);
-    // Pages draw on the same budget; probes on none.
+    // Pages use the same budget; probes use none.
     souk.get("/openapi.json").await;
     souk.get("/openapi.json").await.problem(429, "RATE_LIMITED");
     for _ in 0..10 {
@@ -158,7 +158,7 @@ async fn the_gateways_own_services_are_inside_the_budgets() {
     }
 }
 
-/// What a client gets that is refused before its token is looked at is what it gets afterwards.
+/// A request that is refused before its token is checked gets the same error as one that is refused later.
 #[tokio::test]
 async fn an_exhausted_address_is_refused_at_once_with_the_same_error() {
     let settings = [

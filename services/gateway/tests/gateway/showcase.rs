@@ -1,6 +1,6 @@
-//! The compliance suite of Google's gapic-showcase through `souk gateway --descriptors`: each request of a group, in
-//! each RPC of the group, must come back equal. The suite is read where it lies beside the repository; elsewhere,
-//! requests of the same form are in for it.
+//! The compliance suite of Google's gapic-showcase through `souk gateway --descriptors`: each request of a group is
+//! sent to each RPC of the group and must be returned unchanged. The suite is read from a folder beside the repository;
+//! without it, the test uses requests of the same form.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use souk_gateway::transcode::{Binding, Parts};
 
 use crate::backend::{self, Gateway, Reply, compile, serving};
 
-/// How an RPC takes its request.
+/// An RPC and the form of its request.
 struct Rpc {
     name: &'static str,
     http_method: &'static str,
@@ -47,7 +47,7 @@ const RPCS: [Rpc; 7] = [
         body: Body::None,
     },
 ];
-/// The further binding of the last one.
+/// The additional binding of the RPC before.
 const CHILD_FIRST: &str = "/v1beta1/repeat/{fChild.fString}/{fString}/bool/{fBool}:childfirstpathresource";
 
 fn suite() -> (Value, usize) {
@@ -76,7 +76,7 @@ fn suite() -> (Value, usize) {
 }
 
 #[tokio::test]
-async fn every_request_comes_back_equal() {
+async fn every_request_is_returned_unchanged() {
     let descriptors = compile("compliance");
     let pool = DescriptorPool::decode(descriptors.as_slice()).unwrap();
     let request = pool.get_message_by_name("foreign.compliance.v1.RepeatRequest").unwrap();
@@ -103,7 +103,7 @@ async fn every_request_comes_back_equal() {
     assert_eq!(sent, expected);
 }
 
-/// A response that has the encoded request as its field 1.
+/// A response with the encoded request as its field 1.
 fn wrapped(request: &[u8]) -> Bytes {
     let mut response = BytesMut::new();
     response.put_u8(0x0a);
@@ -112,8 +112,8 @@ fn wrapped(request: &[u8]) -> Bytes {
     response.freeze()
 }
 
-/// What JSON means, as bytes: a default that is written is the same as one that is not. Not by prost-reflect's reader, which
-/// takes the largest float, as it is usually written, for one that is too large.
+/// Encodes JSON as a message, so that a written default equals an omitted one. prost-reflect's own reader refuses the
+/// usual form of the largest float, so this uses souk's.
 fn read(descriptor: &MessageDescriptor, json: &Value) -> Vec<u8> {
     let binding = Binding::new(descriptor, descriptor, [], "*", "").unwrap();
     let body = json.to_string();
@@ -140,7 +140,7 @@ async fn send(gateway: &Gateway, rpc: &Rpc, case: &Value) -> crate::boot::Answer
             Some((outer, inner)) => info[outer].as_object_mut().and_then(|outer| outer.remove(inner)),
             None => info.remove(field),
         };
-        // Segments of a resource's name stay apart; what is not given has its default.
+        // The segments of a resource name stay separate. A missing field has its default.
         let text = value.as_ref().map_or_else(|| default(field).to_owned(), text);
         let escaped = if resource { text } else { escape(&text) };
         path = format!("{before}{escaped}{after}");

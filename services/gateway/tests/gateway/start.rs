@@ -1,4 +1,4 @@
-//! What keeps a gateway from starting: said before anything is served.
+//! Errors that prevent a gateway from starting. They are reported before anything is served.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn method(name: &str, http: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_method_without_an_access_rule() {
+async fn a_method_without_an_access_rule_is_refused() {
     let error = start(
         r#"rpc Get(Thing) returns (Thing) { option (google.api.http) = {get: "/v1/x"}; }"#,
         Some("http://127.0.0.1:1"),
@@ -54,7 +54,7 @@ async fn a_method_without_an_access_rule() {
 }
 
 #[tokio::test]
-async fn two_methods_with_the_same_route() {
+async fn two_methods_with_the_same_route_are_refused() {
     let methods = method("Get", r#"get: "/v1/{name=things/*}""#) + &method("Fetch", r#"get: "/v1/things/{name}""#);
     let error = start(&methods, Some("http://127.0.0.1:1")).err().unwrap();
     assert!(error.contains("other.v1.Things.Get") && error.contains("other.v1.Things.Fetch"), "{error}");
@@ -62,7 +62,7 @@ async fn two_methods_with_the_same_route() {
 }
 
 #[tokio::test]
-async fn routes_that_the_contract_does_not_carry() {
+async fn routes_that_do_not_fit_the_contract_are_refused() {
     let table = [
         (r#"get: "/v1/{nmae}""#, "no field `nmae`"),
         (r#"get: "/v1/{tags}""#, "neither repeated nor a message"),
@@ -84,7 +84,7 @@ async fn routes_that_the_contract_does_not_carry() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_missing_or_no_address() {
+async fn a_missing_or_invalid_backend_address_is_refused() {
     let get = method("Get", r#"get: "/v1/x""#);
     let error = start(&get, None).err().unwrap();
     assert!(error.contains("other.v1.Things") && error.contains("gateway.backends"), "{error}");
@@ -93,9 +93,9 @@ async fn a_backend_that_is_missing_or_no_address() {
     start(&get, Some("http://127.0.0.1:1")).unwrap();
 }
 
-/// What comes in the address must fit into a request, or have another way.
+/// The longest URL of a method must fit into a request; otherwise the method needs a binding with a body.
 #[test]
-fn requests_that_are_too_long_to_be_sent() {
+fn methods_whose_requests_do_not_fit_into_a_url_are_refused() {
     let post = r#"additional_bindings {post: "/v1/batch" body: "*"}"#;
     let batch = |http: &str| method("Get", http).replace("Get(Thing)", "Get(Batch)");
     let table = [

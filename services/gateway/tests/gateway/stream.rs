@@ -1,4 +1,4 @@
-//! Server streams on REST: both forms, early and late failures, resumption, silence, and every way they can end.
+//! Server streams on REST: both forms, early and late failures, resumption, silence, and every kind of end.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ async fn follow(souk: &Booted, query: &str, headers: &[(&str, &str)]) -> reqwest
     request.send().await.unwrap()
 }
 
-/// Reads a stream until it has this text.
+/// Reads a stream until it contains this text.
 async fn read_until(response: &mut reqwest::Response, text: &str) -> String {
     let mut read = String::new();
     while !read.contains(text) {
@@ -41,7 +41,7 @@ fn tick(number: u32) -> Value {
 }
 
 #[tokio::test]
-async fn a_stream_is_lines_of_json_or_events() {
+async fn a_stream_is_sent_as_json_lines_or_events() {
     let souk = boot().await;
     for accept in [&[][..], &[("accept", "*/*")], &[("accept", "application/x-ndjson")]] {
         let answer = Answer::read(follow(&souk, "until=2", accept).await).await;
@@ -64,13 +64,13 @@ async fn a_stream_is_lines_of_json_or_events() {
     Answer::read(json).await.problem(406, "NOT_ACCEPTABLE");
     let head = souk.send(souk.request("HEAD", "/test/v1/follow?until=1")).await;
     assert_eq!((head.status.as_u16(), head.header("content-type"), &*head.text), (200, "application/x-ndjson", ""));
-    // A method without a cursor has no ids.
+    // The events of a method without a cursor have no ids.
     let watch = souk.send(souk.request("GET", "/test/v1/watch?name=x").header("accept", "text/event-stream")).await;
     assert_eq!((watch.text.matches("data: {\"method\"").count(), watch.text.contains("id:")), (3, false), "{watch:?}");
 }
 
 #[tokio::test]
-async fn unary_answers_are_json_for_those_who_take_it() {
+async fn unary_responses_are_json_for_clients_that_accept_it() {
     let souk = boot().await;
     for (accept, taken) in [("text/html", false), ("application/json;q=0, */*", false), ("application/*", true)] {
         let answer = souk.send(souk.request("GET", "/test/v1/things/1").header("accept", accept)).await;
@@ -79,7 +79,7 @@ async fn unary_answers_are_json_for_those_who_take_it() {
 }
 
 #[tokio::test]
-async fn a_failure_before_the_first_message_has_its_status_a_later_one_comes_in_band() {
+async fn an_early_failure_has_an_http_status_and_a_later_one_is_sent_in_the_stream() {
     let souk = boot().await;
     for accept in ["text/event-stream", "application/x-ndjson"] {
         let early = Answer::read(follow(&souk, "then=out-of-stock", &[("accept", accept)]).await).await;
@@ -105,7 +105,7 @@ async fn a_failure_before_the_first_message_has_its_status_a_later_one_comes_in_
 #[tokio::test]
 async fn a_stream_resumes_after_the_last_event_id() {
     let souk = boot().await;
-    // Over what the URL says: EventSource comes back to the same one.
+    // It overrides the URL, because EventSource reconnects to the same URL.
     let headers = [("accept", "text/event-stream"), ("last-event-id", "7")];
     let answer = Answer::read(follow(&souk, "after=2&until=8", &headers).await).await;
     let ids: Vec<_> = answer.text.lines().filter(|line| line.starts_with("id:")).collect();
@@ -115,26 +115,26 @@ async fn a_stream_resumes_after_the_last_event_id() {
     let wrong = Answer::read(follow(&souk, "until=8", &[("last-event-id", "x")]).await).await;
     let problem = wrong.problem(400, "MALFORMED_REQUEST");
     assert_eq!(problem["errors"][0]["field"], "after");
-    // If there is no cursor, the header means nothing.
+    // If the method has no cursor, the header is ignored.
     let watch = souk.request("GET", "/test/v1/watch").header("last-event-id", "x");
     assert_eq!(souk.send(watch).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_stream_opens_in_silence_and_shows_that_it_lives() {
+async fn a_silent_stream_opens_and_sends_heartbeats() {
     let settings = [("gateway.stream.hold", "100ms"), ("gateway.stream.heartbeat", "50ms")];
     let souk = boot_with(&settings, |address| address).await;
     let mut events = follow(&souk, "then=wait", &[("accept", "text/event-stream")]).await;
     assert_eq!(events.status(), 200);
     let silence = read_until(&mut events, ":\n\n:\n\n").await;
     assert!(silence.starts_with("retry: 1000\n\n:\n\n:\n\n"), "{silence}");
-    // A failure after that is late.
+    // A failure after `hold` is late.
     let late = follow(&souk, "until=1&pause_millis=400&then=out-of-stock", &[]).await;
     assert_eq!(lines(&Answer::read(late).await).len(), 2);
 }
 
 #[tokio::test]
-async fn when_the_client_leaves_the_service_stops() {
+async fn the_call_to_the_service_is_cancelled_when_the_client_leaves() {
     let souk = boot_with(&[("gateway.stream.hold", "1s")], |address| address).await;
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     for (watcher, client) in [("left-1", reqwest::Client::new()), ("left-2", http2)] {
@@ -148,7 +148,7 @@ async fn when_the_client_leaves_the_service_stops() {
 }
 
 #[tokio::test]
-async fn a_stream_outlives_the_deadline_of_a_single_answer_but_not_its_own() {
+async fn a_stream_has_its_own_timeout_instead_of_the_deadline() {
     let settings = [("server.deadline", "300ms"), ("gateway.stream.timeout", "2s"), ("gateway.stream.hold", "50ms")];
     let souk = boot_with(&settings, |address| address).await;
     let started = Instant::now();
@@ -157,18 +157,18 @@ async fn a_stream_outlives_the_deadline_of_a_single_answer_but_not_its_own() {
     let told = lines(&answer);
     assert_eq!((&told[0], &told[1]["error"]["reason"]), (&tick(1), &json!("DEADLINE_EXCEEDED")));
     wait::until(LONG, "the call to be cancelled", async || echo::open("timeout") == 0).await;
-    // An event stream only ends: anyone who reads it comes back.
+    // An event stream just ends, because its reader reconnects.
     let accept = [("accept", "text/event-stream")];
     let answer = Answer::read(follow(&souk, "until=1&then=wait", &accept).await).await;
     assert!(answer.text.ends_with("\n\n") && !answer.text.contains("event:"), "{answer:?}");
-    // The caller's own deadline goes first.
+    // A shorter deadline of the caller applies.
     let started = Instant::now();
     Answer::read(follow(&souk, "then=wait", &[("grpc-timeout", "200m")]).await).await;
     assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn streams_end_whole_when_the_gateway_stops() {
+async fn streams_end_cleanly_when_the_gateway_stops() {
     let souk = boot_with(&[("server.drain", "20s")], |address| address).await;
     let started = Instant::now();
     let mut events = follow(&souk, "until=1&then=wait", &[("accept", "text/event-stream")]).await;
@@ -184,7 +184,7 @@ async fn streams_end_whole_when_the_gateway_stops() {
 }
 
 #[tokio::test]
-async fn streams_have_a_limit_of_their_own() {
+async fn streams_have_their_own_limit() {
     let souk = boot_with(&[("gateway.stream.max_open", "1")], |address| address).await;
     let mut first = follow(&souk, "until=1&then=wait", &[]).await;
     read_until(&mut first, "\"1\"").await;
@@ -195,7 +195,7 @@ async fn streams_have_a_limit_of_their_own() {
 }
 
 #[tokio::test]
-async fn an_event_source_that_comes_back_is_not_sent_away_for_good() {
+async fn an_event_source_that_reconnects_gets_no_permanent_error() {
     let souk = boot_with(&[], |_| "http://127.0.0.1:1".to_owned()).await;
     let accept = ("accept", "text/event-stream");
     Answer::read(follow(&souk, "", &[accept]).await).await.problem(503, "SERVICE_UNAVAILABLE");
@@ -206,7 +206,7 @@ async fn an_event_source_that_comes_back_is_not_sent_away_for_good() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_gone_in_the_middle_is_out_of_reach_not_broken() {
+async fn a_service_that_dies_during_a_stream_is_unavailable_not_broken() {
     let (address, _health) = echo::serve(crate::boot::contract()).await;
     let proxy = souk_testkit::proxy::Proxy::start(address.trim_start_matches("http://").to_owned()).await;
     let front = format!("http://{}", proxy.address());

@@ -1,4 +1,4 @@
-//! TLS towards clients, and towards services that ask for a certificate.
+//! TLS for clients, and for services that ask for a certificate.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -58,14 +58,14 @@ async fn connect(
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// The certificate that a client sees.
+/// The certificate that the gateway presents.
 async fn seen(souk: &Booted, ca: &Path) -> CertificateDer<'static> {
     let stream = connect(souk, ca, "http/1.1", &TLS13).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
 #[tokio::test]
-async fn both_protocols_are_spoken_over_tls() {
+async fn http1_and_http2_work_over_tls() {
     let authority = Authority::new();
     let souk = boot(&authority.sign("gateway"), &[]).await;
     let mut stream = connect(&souk, &authority.certificate(), "http/1.1", &TLS13).await.unwrap();
@@ -81,12 +81,12 @@ async fn both_protocols_are_spoken_over_tls() {
     let endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost")).unwrap();
     let channel = endpoint.connect().await.unwrap();
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
-    // In the clear nothing is answered.
+    // A connection without TLS gets no response.
     assert!(souk.request("GET", "/livez").send().await.is_err());
 }
 
 #[tokio::test]
-async fn an_answer_arrives_over_tls_though_its_body_was_too_much() {
+async fn a_response_arrives_over_tls_even_if_the_request_body_is_too_large() {
     let authority = Authority::new();
     let souk = boot(&authority.sign("gateway"), &[("server.max_request_bytes", "4KiB")]).await;
     let mut stream = connect(&souk, &authority.certificate(), "http/1.1", &TLS13).await.unwrap();
@@ -100,7 +100,7 @@ async fn an_answer_arrives_over_tls_though_its_body_was_too_much() {
 }
 
 #[tokio::test]
-async fn old_versions_are_spoken_only_where_they_are_asked_for() {
+async fn old_tls_versions_are_accepted_only_if_configured() {
     let authority = Authority::new();
     let (files, ca) = (authority.sign("gateway"), authority.certificate());
     let souk = boot(&files, &[]).await;
@@ -114,7 +114,7 @@ async fn old_versions_are_spoken_only_where_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_up_and_open_connections_stay() {
+async fn a_changed_certificate_is_used_and_open_connections_stay() {
     let authority = Authority::new();
     let ca = authority.certificate();
     let souk = boot(&authority.sign("gateway"), &[]).await;
@@ -129,26 +129,26 @@ async fn a_new_certificate_is_taken_up_and_open_connections_stay() {
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_is_let_go() {
+async fn clients_that_do_not_finish_the_handshake_are_disconnected() {
     let authority = Authority::new();
     let souk = boot(&authority.sign("gateway"), &[("gateway.header_timeout", "300ms")]).await;
-    // Nothing; half of a handshake; HTTP in the clear.
+    // Nothing, half a handshake, and HTTP without TLS.
     for first in [&b""[..], b"\x16\x03\x01\x02\x00\x01", b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"] {
         let mut stream = TcpStream::connect(address(&souk)).await.unwrap();
         stream.write_all(first).await.unwrap();
         let mut answer = Vec::new();
-        // A reset is an end, too.
+        // A reset counts as the end, too.
         let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("the gateway closes");
         assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     }
-    // And one who shook hands, for which there is time enough, and then says nothing.
+    // A client that finishes the handshake, for which there is enough time, and then stays silent.
     let souk = boot(&authority.sign("gateway"), &[("gateway.header_timeout", "2s")]).await;
     let mut stream = connect(&souk, &authority.certificate(), "http/1.1", &TLS13).await.unwrap();
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut Vec::new())).await.expect("the gateway closes");
 }
 
 #[tokio::test]
-async fn services_that_ask_for_a_certificate_are_shown_one() {
+async fn the_gateway_sends_its_certificate_to_services_that_ask_for_one() {
     let authority = Authority::new();
     let (service, own) = (authority.sign("service"), authority.sign("gateway"));
     let pem = |path: &Path| std::fs::read(path).unwrap();

@@ -1,4 +1,4 @@
-//! Clients that do not read what they asked for.
+//! Clients that do not read their responses.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
 
 const KIB: usize = 1024;
 
-/// Room for a few responses of 100 KiB.
+/// Limits for a few responses of 100 KiB.
 const SMALL: [(&str, &str); 4] = [
     ("gateway.write_timeout", "500ms"),
     ("gateway.unsent.max_bytes", "4MiB"),
@@ -28,7 +28,7 @@ const SMALL: [(&str, &str); 4] = [
     ("gateway.unsent.max_bytes_per_connection", "1MiB"),
 ];
 
-/// Asks for a response of so many bytes at least: what is sent comes back.
+/// Asks for a response of at least `bytes` bytes: the server returns what it receives.
 async fn ask(requests: &client::SendRequest<Bytes>, bytes: usize) -> Result<http::Response<RecvStream>, h2::Error> {
     let request = http::Request::post("http://souk/test/v1/everything").header("content-type", "application/json");
     let mut requests = requests.clone().ready().await?;
@@ -37,7 +37,7 @@ async fn ask(requests: &client::SendRequest<Bytes>, bytes: usize) -> Result<http
     response.await
 }
 
-/// All of a body, read as fast as it comes, or with a pause after each part.
+/// Reads a whole body, at once or with a pause after each part.
 async fn read(body: &mut RecvStream, pause: Duration) -> Result<usize, h2::Error> {
     let mut read = 0;
     while let Some(part) = body.data().await {
@@ -49,7 +49,7 @@ async fn read(body: &mut RecvStream, pause: Duration) -> Result<usize, h2::Error
     Ok(read)
 }
 
-/// A client with room for so many bytes of each response.
+/// An HTTP/2 client with a window of `bytes` for each response.
 fn window(bytes: usize) -> client::Builder {
     let mut builder = client::Builder::new();
     builder.initial_window_size(bytes.try_into().unwrap()).initial_connection_window_size(1 << 30);
@@ -72,10 +72,10 @@ async fn is_served(souk: &Booted, host: u8) -> bool {
 }
 
 #[tokio::test]
-async fn unread_responses_are_bounded_and_given_up() {
+async fn unread_responses_are_limited_and_aborted() {
     let souk = boot_with(&SMALL, |address| address).await;
     for open in [0, 1] {
-        // With a window of 0 nothing is sent; with 1, all that HTTP/2 took of the response waits there.
+        // With a window of 0, nothing is sent. With a window of 1, the response waits in HTTP/2's buffer.
         let (mut held, mut refused) = (Vec::new(), 0);
         let mut lazy = [http2(&souk, 2, &window(open)).await, http2(&souk, 2, &window(open)).await];
         let started = Instant::now();
@@ -87,12 +87,12 @@ async fn unread_responses_are_bounded_and_given_up() {
                     assert_eq!(response.status(), 503);
                     refused += 1;
                 }
-                // Cut off, with all that it did not read.
+                // The gateway closed the connection with all its unread responses.
                 Err(_) => *requests = http2(&souk, 2, &window(open)).await,
             }
             assert!(is_served(&souk, 3).await, "another address is never refused");
         }
-        // As many as there is room for in each write_timeout.
+        // At most as many as fit into the limit in each `write_timeout`.
         let rounds = 1 + started.elapsed().as_millis() / 500;
         assert!(refused > 0 && held.len() as u128 <= 10 * rounds, "{} held, {refused} refused", held.len());
         wait::until(LONG, "the unread to be given up", async || is_served(&souk, 2).await).await;
@@ -101,7 +101,7 @@ async fn unread_responses_are_bounded_and_given_up() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_gets_all() {
+async fn a_slow_reader_gets_the_whole_response() {
     let souk = boot_with(&SMALL, |address| address).await;
     let requests = http2(&souk, 2, &window(16 * KIB)).await;
     let started = Instant::now();
@@ -119,7 +119,7 @@ async fn a_connection_of_http1_that_is_not_read_is_closed() {
     ];
     let souk = boot_with(&settings, |address| address).await;
     let body = json!({"thing": {"title": "x".repeat(4 * KIB * KIB - 1000)}}).to_string();
-    // What the system itself keeps for a client must be less than the response.
+    // The operating system's buffers for a client must be smaller than the response.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut stream = socket.connect(souk.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_connection_of_http1_that_is_not_read_is_closed() {
     stream.readable().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut answer = Vec::new();
-    // A reset is an end, too.
+    // A reset counts as the end, too.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("the gateway closes");
     assert!(
         answer.starts_with(b"HTTP/1.1 200") && answer.len() < body.len(),

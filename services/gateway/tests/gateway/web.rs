@@ -1,4 +1,4 @@
-//! gRPC-Web and Connect as they stand on the wire; what real clients make of it is in `tests/clients`.
+//! gRPC-Web and Connect on the wire. `tests/clients` has the tests with real clients.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use prost::Message;
@@ -22,7 +22,7 @@ fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
-/// An answer's messages, and its trailers.
+/// The messages of a response, and its trailers.
 fn frames(mut bytes: &[u8]) -> (Vec<serde_json::Value>, http::HeaderMap) {
     let mut messages = Vec::new();
     loop {
@@ -56,7 +56,7 @@ async fn grpc_web_in_binary_and_text_over_both_protocols() {
         {
             let text = kind.starts_with("-text");
             let encode = |bytes: Vec<u8>| match text {
-                // In two pieces, each padded for itself.
+                // In two parts, each with its own padding.
                 true => [&bytes[..5], &bytes[5..]].map(|part| BASE64_STANDARD.encode(part)).concat().into_bytes(),
                 false => bytes,
             };
@@ -111,7 +111,7 @@ async fn grpc_web_refusals_are_statuses_in_the_body() {
         assert_eq!((messages.len(), status.code()), (0, code), "{method}: {status:?}");
         assert!(status.get_details_error_info().is_some(), "{method}");
     }
-    // Health, too.
+    // The health service, too.
     let url = format!("{}/grpc.health.v1.Health/Check", souk.url);
     let health =
         client.post(url).header("content-type", "application/grpc-web").body(frame(0, b"")).send().await.unwrap();
@@ -132,7 +132,7 @@ async fn connect(souk: &Booted, method: &str, content_type: &str, headers: &[(&s
 }
 
 #[tokio::test]
-async fn connect_takes_json_and_protobuf() {
+async fn connect_accepts_json_and_protobuf() {
     let souk = boot().await;
     let json = connect(&souk, "Get", "application/json", &[], br#"{"name": "things/1"}"#.to_vec()).await.ok();
     assert_eq!((&json["method"], &json["request"]["name"]), (&json!("Get"), &json!("things/1")));
@@ -146,7 +146,7 @@ async fn connect_takes_json_and_protobuf() {
     assert_eq!(proto.headers()["content-type"], "application/proto");
     let reply = DynamicMessage::decode(message_type("Reply"), proto.bytes().await.unwrap()).unwrap();
     assert_eq!(serde_json::to_value(reply).unwrap()["request"]["name"], "things/2");
-    // The route's own body is not Connect's: here it is always the whole message.
+    // Connect ignores the body of the HTTP rule: its body is always the whole message.
     let update = connect(&souk, "Update", "application/json", &[], br#"{"thing": {"title": "t"}}"#.to_vec()).await.ok();
     assert_eq!(update["thing"]["title"], "t");
     let get = souk.get("/souk.test.v1.EchoService/Get?connect=v1&encoding=json&message=%7B%22name%22:%22a%22%7D").await;
@@ -161,7 +161,7 @@ async fn connect_takes_json_and_protobuf() {
 }
 
 #[tokio::test]
-async fn connect_errors_have_its_shape_and_our_details() {
+async fn connect_errors_have_the_shape_of_connect_and_the_details_of_souk() {
     let souk = boot().await;
     let fail = async |how: &str, headers: &[(&str, &str)]| {
         connect(&souk, "Fail", "application/json", headers, json!({"name": how}).to_string().into_bytes()).await

@@ -1,4 +1,4 @@
-//! What official gRPC clients depend on: the frames of answers, compressed requests, and requests that are none.
+//! What official gRPC clients rely on: the frames of responses, compressed requests, and errors for invalid requests.
 
 use std::io::Write;
 
@@ -42,13 +42,13 @@ async fn an_answer_without_a_body_is_one_frame_of_headers() {
         http2::exchange(&souk.url, &headers.collect::<Vec<_>>(), body.as_deref()).await
     };
     let grpc = [
-        // A service's own failures, with details and without.
+        // Errors of a service, with and without details.
         (echo("Fail"), "out-of-stock"),
         (echo("Fail"), "internal"),
         (echo("Fail"), "5"),
         (echo("Fail"), "14"),
         (echo("Guarded"), ""),
-        // The gateway's.
+        // Errors of the gateway.
         (echo("SignedIn"), ""),
         (echo("Nothing"), ""),
         ("/no.Such/Method".to_owned(), ""),
@@ -79,7 +79,7 @@ async fn an_answer_without_a_body_is_one_frame_of_headers() {
     assert_eq!(kinds, [HEADERS, http2::DATA, HEADERS]);
 }
 
-/// A gRPC call as it is written here. Its code, where that is in the headers; the answer with its body.
+/// Sends a gRPC call exactly as given. Returns its code if that is in the headers, and the response with its body.
 async fn grpc(souk: &Booted, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (Option<Code>, Answer) {
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let mut request = client.post(format!("{}{path}", souk.url)).body(body);
@@ -95,19 +95,19 @@ async fn grpc(souk: &Booted, path: &str, headers: &[(&str, &str)], body: Vec<u8>
 const GZIP: &[(&str, &str)] = &[("grpc-encoding", "gzip")];
 
 #[tokio::test]
-async fn compressed_messages_are_taken_within_the_limit() {
+async fn compressed_messages_are_accepted_within_the_limit() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let packed = frame(1, &gzip(&named("things/packed")));
     for (method, count) in [("Get", 1), ("Watch", 3), ("Chat", 1)] {
         for (flag, body) in [(1, packed.clone()), (0, frame(0, &named("things/packed")))] {
             let (code, answer) = grpc(&souk, &echo(method), GZIP, body).await;
             assert_eq!(code, None, "{method}, flag {flag}: {answer:?}");
-            // Of each message: the name in the request, and in the echo of it.
+            // Once for each message: the echo server returns the name of the request.
             assert_eq!(answer.text.matches("things/packed").count(), count, "{method}, flag {flag}: {answer:?}");
             assert!(!answer.text.contains("grpc-encoding"), "the service sees it as it is: {answer:?}");
         }
     }
-    // Health takes no field that this could be.
+    // The health request has no field with this number.
     let (code, health) = grpc(&souk, "/grpc.health.v1.Health/Check", GZIP, frame(1, &gzip(b""))).await;
     assert_eq!((code, health.text.as_bytes()), (None, &b"\0\0\0\0\x02\x08\x01"[..]));
 
@@ -136,7 +136,7 @@ async fn compressed_messages_are_taken_within_the_limit() {
             assert_eq!(answer.header("grpc-accept-encoding"), accepted, "{what}, {method}");
         }
     }
-    // The same for what the gateway answers itself.
+    // The same for services of the gateway itself.
     let health = "/grpc.health.v1.Health/Check";
     let (code, answer) = grpc(&souk, health, &[("grpc-encoding", "br")], frame(1, b"x")).await;
     assert_eq!((code, answer.header("grpc-accept-encoding")), (Some(Code::Unimplemented), "gzip"));
@@ -147,7 +147,7 @@ async fn compressed_messages_are_taken_within_the_limit() {
 }
 
 #[tokio::test]
-async fn grpc_web_takes_compressed_messages_too() {
+async fn grpc_web_accepts_compressed_messages_too() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let web = async |encoding: &str, body: Vec<u8>| {
         let request = souk.request("POST", &echo("Get")).header("content-type", "application/grpc-web+proto");
@@ -163,7 +163,7 @@ async fn grpc_web_takes_compressed_messages_too() {
 }
 
 #[tokio::test]
-async fn compressed_bodies_are_taken_within_the_limit() {
+async fn compressed_bodies_are_accepted_within_the_limit() {
     let souk = boot_with(&[("server.max_request_bytes", "4KiB")], |address| address).await;
     let post = async |path: &str, content_type: &str, encoding: &str, body: Vec<u8>| {
         let request = souk.request("POST", path).header("content-type", content_type);
@@ -179,7 +179,7 @@ async fn compressed_bodies_are_taken_within_the_limit() {
     }
     let proto = post(&connect, "application/proto", "gzip", gzip(&named("things/packed"))).await;
     assert!(proto.text.contains("things/packed"), "{proto:?}");
-    // What takes any body gets what was compressed.
+    // A method that takes any body gets the decompressed bytes.
     let raw = post("/test/v1/received", "text/plain", "gzip", gzip(b"hello")).await.ok();
     assert_eq!(raw["received"]["body"]["data"], "aGVsbG8=", "{raw}");
 
@@ -201,7 +201,7 @@ async fn compressed_bodies_are_taken_within_the_limit() {
         assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (status, &json!(code)), "{encoding}");
         assert_eq!(refused.header(ACCEPT_ENCODING.as_str()), accepted);
     }
-    // By GET, it is the message in the query.
+    // With GET, the query contains the message.
     let query = |message: &[u8], compression: &str| {
         let message = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, message);
         format!("{}?connect=v1&encoding=json&base64=1&compression={compression}&message={message}", echo("Get"))
@@ -215,7 +215,7 @@ async fn compressed_bodies_are_taken_within_the_limit() {
 }
 
 #[tokio::test]
-async fn grpc_is_post_alone() {
+async fn grpc_requires_post() {
     let souk = boot().await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     for method in ["GET", "DELETE", "PUT", "PATCH", "QUERY"] {
@@ -231,7 +231,7 @@ async fn grpc_is_post_alone() {
 }
 
 #[tokio::test]
-async fn a_timeout_that_cannot_be_read_is_refused() {
+async fn an_invalid_grpc_timeout_is_refused() {
     let souk = boot().await;
     for wrong in ["", "soon", "-1", "+5", "1.5", "12345678901"] {
         let call = souk.request("POST", &echo("Get")).header("content-type", "application/json").body("{}");

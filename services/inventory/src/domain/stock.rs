@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_product_becomes_low_when_it_comes_down_to_its_threshold() {
+    fn a_product_becomes_low_when_it_reaches_its_threshold() {
         for (before, after, threshold, crosses) in [
             (6, 5, Some(5), true),
             (9, 0, Some(5), true),

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_comes_back() {
+    fn every_value_survives_its_code() {
         come_back::<ProductState>();
         come_back::<Tracking>();
         come_back::<ReservationState>();

@@ -1,4 +1,4 @@
-//! Who may call what.
+//! Access to each method.
 
 use souk_common::error::Reason;
 use souk_proto::inventory::v1::{
@@ -13,7 +13,7 @@ use souk_testkit::db::Engine;
 
 use crate::harness::{Bearer, Souk, adjustment, count, draft, give_back, key, order, refused, reserve, transfer};
 
-/// The reasons for which these callers are refused; `None` if they were let in, whatever came of it.
+/// The reasons for which these callers are refused. `None`: the caller was admitted, whatever happened next.
 async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<(&'static str, Option<Reason>)> {
     let mut products = ProductServiceClient::with_interceptor(souk.channel(), bearer.clone());
     let mut locations = LocationServiceClient::with_interceptor(souk.channel(), bearer.clone());
@@ -70,7 +70,7 @@ const PUBLIC: usize = 4;
 const STAFF: usize = 14;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_method_lets_in_whom_its_contract_names() {
+async fn each_method_admits_exactly_the_callers_of_its_access_rule() {
     let souk = Souk::start(Engine::Sqlite, 1, &[]).await;
     let (product, order) = (souk.product("A").await, order());
     let denied = Some(Reason::AccessDenied);
@@ -94,7 +94,7 @@ async fn each_method_lets_in_whom_its_contract_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn access_is_checked_before_the_request_is() {
+async fn access_is_checked_before_the_request() {
     let souk = Souk::start(Engine::Sqlite, 1, &[]).await;
     let mut products = ProductServiceClient::with_interceptor(souk.channel(), souk.customer.clone());
     let nonsense = ArchiveProductRequest { name: "nonsense".to_owned(), ..Default::default() };

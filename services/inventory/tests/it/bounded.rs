@@ -1,4 +1,5 @@
-//! What a page costs does not grow with the catalogue: it looks at a limited number of products, and has a limited size.
+//! The cost of a page does not grow with the catalogue: a page reads a limited number of products, and has a limited
+//! size.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +11,10 @@ use souk_proto::inventory::v1::{
 
 use crate::harness::{Souk, both, draft, gbp};
 
-/// More than two pages look at.
+/// More than two pages read.
 const PRODUCTS: usize = 2 * MAX_SCANNED as usize + 300;
 
-/// Fills the catalogue: each product has the word `common` and a title of its own; one in every 500 is rare.
+/// Fills the catalogue. Each product has the word `common` and a unique title. One in every 500 has the word `rare`.
 async fn filled(souk: &Souk) {
     let product = |number: usize| Product {
         title: format!("Lamp {number:04}{}", if number.is_multiple_of(500) { " rare-ish" } else { "" }),
@@ -28,7 +29,7 @@ async fn filled(souk: &Souk) {
     }
 }
 
-/// All pages.
+/// All pages of a list.
 async fn pages(souk: &Souk, mut request: ListProductsRequest) -> Vec<ListProductsResponse> {
     let mut pages = Vec::new();
     loop {
@@ -51,13 +52,13 @@ fn request(filter: &str, query: &str, order_by: &str) -> ListProductsRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_looks_at_a_limited_number_of_products_and_the_list_is_whole() {
+async fn a_page_reads_a_limited_number_of_products_and_the_list_is_complete() {
     for souk in both().await {
         filled(&souk).await;
         let engine = souk.database.engine;
         let rare = ["L0000", "L0500", "L1000", "L1500", "L2000"];
         for order_by in ["", "create_time", "sku", "sku desc", "title", "title desc", "price", "price desc"] {
-            // Pages that looked at enough products: empty, but the list continues.
+            // These pages reached their scan limit: they are empty, but the list continues.
             let none = pages(&souk, request("title:nothing", "", order_by)).await;
             assert_eq!((none.len(), skus(&none).len()), (3, 0), "{engine} {order_by}");
             for (filter, query) in [("title:rare", ""), ("title:rare AND state != ARCHIVED", "com"), ("", "rare")] {
@@ -66,27 +67,27 @@ async fn a_page_looks_at_a_limited_number_of_products_and_the_list_is_whole() {
                 let found_skus: BTreeSet<_> = skus.iter().copied().collect();
                 assert_eq!(skus.len(), rare.len(), "{engine} {filter} {query} {order_by}: {skus:?}");
                 assert_eq!(found_skus, BTreeSet::from(rare), "{engine} {filter} {query} {order_by}");
-                // A word that few have finds them at once.
+                // An index finds a rare word at once.
                 assert_eq!(found.len(), if query == "rare" { 1 } else { 3 }, "{engine} {filter} {query} {order_by}");
             }
-            // Words that many have are looked for one product after the other, in the page's order.
+            // For common words, products are read one by one in the order of the list.
             let all = pages(&souk, ListProductsRequest { page_size: 500, ..request("", "words lamp comm", order_by) });
             let all = all.await;
             assert_eq!(skus(&all).into_iter().collect::<BTreeSet<_>>().len(), PRODUCTS, "{engine} {order_by}");
             assert_eq!(skus(&all).len(), PRODUCTS, "{engine} {order_by}");
             assert!(pages(&souk, request("", "common lamp nothing", order_by)).await.len() == 1);
-            // What an index finds is there on the first page, wherever it stands.
+            // A product that an index finds is on the first page, wherever it is in the list.
             for filter in ["sku = L0001", "sku = L2299", "title = \"lamp 0001\" AND price < 9999", "state = ARCHIVED"] {
                 assert_eq!(pages(&souk, request(filter, "", order_by)).await.len(), 1, "{engine} {filter} {order_by}");
             }
             let common = pages(&souk, request("sku = L0001", "common", order_by)).await;
             assert_eq!((common.len(), skus(&common)), (1, vec!["L0001"]), "{engine} {order_by}");
         }
-        // In its own order, a bound of a filter is where the list begins or ends.
+        // If the filter limits the field of the order, the limit is the beginning or the end of the scan.
         let dear = pages(&souk, request("price > 89 AND title:lamp", "", "price")).await;
         assert_eq!((dear.len(), skus(&dear).len()), (1, 25), "{engine}");
 
-        // Archived products are no part of other lists: they do not use up what a page looks at.
+        // Archived products do not count for the scan limit of other lists.
         let found = pages(&souk, ListProductsRequest { page_size: 500, ..request("", "", "sku desc") }).await;
         for product in found.iter().flat_map(|page| &page.products).take(20) {
             let request = ArchiveProductRequest { name: product.name.clone(), ..Default::default() };
@@ -99,7 +100,7 @@ async fn a_page_looks_at_a_limited_number_of_products_and_the_list_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_is_bounded_in_bytes() {
+async fn a_page_has_a_limit_in_bytes() {
     for souk in both().await {
         let product =
             |number: usize| Product { description: "ä".repeat(10_000), ..draft(&format!("LARGE-{number:03}")) };

@@ -1,4 +1,4 @@
-//! Reservations that run out, by the clock and not by a job.
+//! Reservations expire by the clock, not by a job.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use souk_testkit::{db::Engine, wait};
 
 use crate::harness::{Souk, both, order, refused, reserve};
 
-/// Holds stock for a second and waits until it is free again.
+/// Reserves stock for a second and waits until it is available again.
 async fn run_out(souk: &Souk, order: &str, product: &str, pieces: i64) {
     let before = souk.available(product).await;
     souk.reservations().reserve(reserve(order, &[(product, pieces)], 1)).await.unwrap();
@@ -28,12 +28,12 @@ async fn state(souk: &Souk, order: &str) -> State {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ran_out_is_free_although_no_job_came() {
+async fn expired_stock_is_available_before_the_job_runs() {
     for souk in both().await {
         let a = souk.stocked("A", 5).await;
         let b = souk.stocked("B", 5).await;
         let late = order();
-        // It holds a second product too, which the next order does not touch.
+        // It also reserves a second product, which the next order does not contain.
         souk.reservations().reserve(reserve(&late, &[(&a, 5), (&b, 2)], 1)).await.unwrap();
         wait::until(Duration::from_secs(20), "the reservation to run out", async || souk.available(&a).await == 5)
             .await;
@@ -70,7 +70,7 @@ async fn an_expired_reservation_is_committed_renewed_or_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_closes_what_ran_out() {
+async fn a_job_closes_expired_reservations() {
     for engine in Engine::ALL {
         let souk = Souk::start(engine, 1, &[("EXPIRY_INTERVAL", "1s")]).await;
         let a = souk.stocked("A", 500).await;

@@ -1,4 +1,4 @@
-//! Feeds: products by stock code and counts, a thousand at a time.
+//! Feeds of products and counts, a thousand at a time.
 
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ async fn a_feed_creates_new_products_and_updates_changed_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_taken_is_refused_for_itself() {
+async fn each_invalid_product_of_a_feed_is_refused_by_itself() {
     for souk in both().await {
         let gone = souk.product("gone").await;
         souk.product("goods").await;
@@ -109,7 +109,7 @@ async fn what_cannot_be_taken_is_refused_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_that_is_none_is_refused_whole() {
+async fn an_invalid_feed_is_refused_as_a_whole() {
     let souk = Souk::start(Engine::Sqlite, 1, &[]).await;
     let ask = |products: Vec<Product>, mask: &str| {
         let update_mask = (!mask.is_empty()).then(|| FieldMask { paths: vec![mask.to_owned()] });
@@ -123,9 +123,9 @@ async fn a_feed_that_is_none_is_refused_whole() {
     }
 }
 
-/// Two replicas of the service with the same feed at once, in another order: each product is made once.
+/// Two replicas get the same feed at once, in another order. Each product is created once.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_feed_at_two_replicas_makes_each_product_once() {
+async fn the_same_feed_at_two_replicas_creates_each_product_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;
     let feed: Vec<_> = (0..300).map(|number| draft(&format!("P{number}"))).collect();
     let mut reversed = feed.clone();
@@ -146,9 +146,9 @@ async fn the_same_feed_at_two_replicas_makes_each_product_once() {
     }
 }
 
-/// A whole feed of products and their counts, twice. `SOUK_TEST_FEED_ROWS=100000` tries a real one and tells its time.
+/// A long feed of products and counts, sent twice. `SOUK_TEST_FEED_ROWS=100000` sets its length; the time is printed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_feed_comes_in_by_the_thousand() {
+async fn a_long_feed_is_imported_a_thousand_products_at_a_time() {
     let rows: usize = std::env::var("SOUK_TEST_FEED_ROWS").map_or(3000, |rows| rows.parse().unwrap());
     for souk in both().await {
         let product = |number: usize| Product {

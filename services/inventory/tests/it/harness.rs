@@ -1,4 +1,4 @@
-//! Boots the service and speaks to it.
+//! Boots the service and calls it.
 
 mod requests;
 
@@ -40,7 +40,7 @@ pub struct Souk {
     pub staff: Bearer,
     pub customer: Bearer,
     pub service: Bearer,
-    /// Goes last.
+    /// Dropped last.
     pub database: TestDatabase,
     _users: Users,
 }
@@ -51,18 +51,18 @@ pub async fn both() -> [Souk; 2] {
 }
 
 impl Souk {
-    /// So many replicas of the service on one fresh database, with settings of `[inventory]` by their variables' last
-    /// part.
+    /// Starts `replicas` replicas of the service on a new database, with settings of `[inventory]`, named by the last
+    /// part of their variables.
     pub async fn start(engine: Engine, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let (users, [staff, customer]) = people([("staff", Some(Role::Staff)), ("customer", None)]).await;
         let database = database(engine, "inventory").await;
         let user = format!("http://{}", users.address());
-        // If a test does not ask for it, nothing depends on a job.
+        // By default, no result depends on a job.
         let fixed = [("CLIENTS__USER__ADDRESS", user.as_str()), ("EXPIRY_INTERVAL", "1h")];
         let given = self::settings("inventory", souk_inventory::DEFAULTS, &database, &[&fixed[..], settings].concat());
         let config = Config::from_settings(&given).unwrap();
         let mut running = Vec::new();
-        // All at once: the schema is made by one of them.
+        // All replicas start at once; one of them creates the schema.
         for _ in 0..replicas {
             running.push(start(&config).await);
         }
@@ -72,7 +72,7 @@ impl Souk {
         souk
     }
 
-    /// Waits until every replica answers.
+    /// Waits until every replica responds.
     async fn ready(&self) {
         for replica in &self.replicas {
             let mut locations = LocationServiceClient::with_interceptor(replica.channel(), self.staff.clone());
@@ -112,7 +112,7 @@ impl Souk {
         self.reservations_at(0)
     }
 
-    /// Of staff, who may look at reservations and no more.
+    /// The methods of reservations as staff, who may only read them.
     pub fn reservations_of_staff(&self) -> ReservationServiceClient<Api> {
         ReservationServiceClient::with_interceptor(self.replicas[0].channel(), self.staff.clone())
     }
@@ -121,7 +121,7 @@ impl Souk {
         ReservationServiceClient::with_interceptor(self.replicas[replica].channel(), self.service.clone())
     }
 
-    /// A new product at 2.50 GBP; its resource name.
+    /// Creates a product at 2.50 GBP. Returns its resource name.
     pub async fn product(&self, sku: &str) -> String {
         self.made(draft(sku)).await.name
     }
@@ -144,7 +144,7 @@ impl Souk {
         }
     }
 
-    /// A product with so many pieces at the main location.
+    /// Creates a product with stock at the main location.
     pub async fn stocked(&self, sku: &str, pieces: i64) -> String {
         let product = self.product(sku).await;
         self.receive(&product, "", pieces).await;
@@ -157,24 +157,24 @@ impl Souk {
         self.locations().create_location(request).await.unwrap().into_inner().name
     }
 
-    /// The location that a new installation has.
+    /// The location of a new installation.
     pub async fn main(&self) -> String {
         let locations = self.locations().list_locations(ListLocationsRequest::default()).await.unwrap().into_inner();
         locations.locations.into_iter().find(|location| location.code == "main").unwrap().name
     }
 
-    /// Puts pieces somewhere.
+    /// Adds pieces at a location.
     pub async fn receive(&self, product: &str, location: &str, pieces: i64) {
         self.stock().adjust_stock(adjustment(&key(), product, location, pieces)).await.unwrap();
     }
 
-    /// Stock of a product at each location.
+    /// The stock of a product at each location.
     pub async fn levels(&self, product: &str) -> Vec<StockLevel> {
         let request = GetStockRequest { product: product.to_owned(), read_time: None };
         self.stock().get_stock(request).await.unwrap().into_inner().levels
     }
 
-    /// On hand, reserved and available over all locations.
+    /// On hand, reserved and available in total.
     pub async fn sums(&self, product: &str) -> (i64, i64, i64) {
         let add = |sum: (i64, i64, i64), level: StockLevel| {
             (sum.0 + level.on_hand, sum.1 + level.reserved, sum.2 + level.available)
@@ -201,7 +201,7 @@ impl Souk {
         Ok(self.reservations().release_reservation(request).await?.into_inner())
     }
 
-    /// Asks for changes by one call.
+    /// Sends a batch of changes.
     pub async fn batch(&self, changes: Vec<Change>) -> Result<Vec<Result<State, Problem>>, Status> {
         let results = self.batch_results(changes).await?.into_iter().map(|result| match result.result.unwrap() {
             Changed::State(state) => Ok(State::try_from(state).unwrap()),
@@ -210,7 +210,7 @@ impl Souk {
         Ok(results.collect())
     }
 
-    /// The same, as the response has it.
+    /// The same, with the results as in the response.
     pub async fn batch_results(&self, changes: Vec<Change>) -> Result<Vec<BatchResult>, Status> {
         let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
         let request = BatchUpdateReservationsRequest { changes };
@@ -221,14 +221,14 @@ impl Souk {
         Ok(self.reservations().return_reservation(give_back(order, key, items)).await?.into_inner())
     }
 
-    /// That every promise holds in the database.
+    /// Checks that every promise holds in the database.
     pub async fn verified(&self) {
         for check in souk_inventory::verify(&self.config).await.unwrap() {
             assert!(check.holds(), "{}: {check:?}", self.database.engine);
         }
     }
 
-    /// Starts a replica again, after [`Self::stop`].
+    /// Starts one replica again, after [`Self::stop`].
     pub async fn restart(&mut self) {
         self.replicas.push(start(&self.config).await);
         self.ready().await;

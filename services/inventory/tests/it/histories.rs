@@ -1,4 +1,4 @@
-//! Random histories of everything at once, with the promises checked at the end.
+//! Random histories of concurrent actions. The promises are checked at the end.
 
 use futures::future::join_all;
 use souk_proto::inventory::v1::{
@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Api, Souk, adjustment, count, give_back, order, reserve, transfer};
 
-/// A small generator whose seed is in the test's output.
+/// A small random generator. The test's output has its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -24,7 +24,7 @@ impl Dice {
     }
 }
 
-/// What may come of an action in a wild history: success, or a refusal by the rules. Nothing else.
+/// Checks the result of a random action: it must succeed or be refused by a rule. Returns whether it succeeded.
 #[track_caller]
 fn ruled<T>(result: Result<T, Status>) -> bool {
     match result {
@@ -37,7 +37,7 @@ fn ruled<T>(result: Result<T, Status>) -> bool {
     }
 }
 
-/// One of several who act on the same few orders and products.
+/// Random actions of one of several tasks on the same few orders and products.
 async fn act(
     seed: u64,
     (mut reservations, mut stock): (ReservationServiceClient<Api>, StockServiceClient<Api>),
@@ -92,7 +92,8 @@ async fn history(engine: Engine, replicas: usize, seed: u64) {
     souk.verified().await;
 }
 
-/// The same key at once, on two replicas and for different products: no row that one of them locks stops the other.
+/// The same key at once, at two replicas and for different products: their row locks do not conflict, so the key itself
+/// must be unique.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_at_two_replicas_takes_effect_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;

@@ -1,4 +1,4 @@
-//! Locations.
+//! Tests of locations.
 
 use souk_common::{error::Reason, ids::LocationId};
 use souk_proto::inventory::v1::{CreateLocationRequest, GetLocationRequest, ListLocationsRequest, Location};
@@ -6,7 +6,7 @@ use souk_proto::inventory::v1::{CreateLocationRequest, GetLocationRequest, ListL
 use crate::harness::{both, fields, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_installation_has_one_and_more_are_listed_by_priority() {
+async fn a_new_installation_has_one_location_and_further_ones_are_listed_by_priority() {
     for souk in both().await {
         for (code, priority) in [("Zulu", -1), ("b", 5), ("A", 5)] {
             souk.location(code, priority).await;
@@ -27,7 +27,7 @@ async fn a_new_installation_has_one_and_more_are_listed_by_priority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told() {
+async fn invalid_locations_are_refused_with_the_field() {
     for souk in both().await {
         let create = |code: &str| {
             let location = Location { code: code.to_owned(), ..Location::default() };
@@ -46,7 +46,7 @@ async fn what_is_wrong_is_told() {
         };
         refused(get(LocationId::new().name()).await, Reason::ResourceNotFound);
         refused(get("locations/loc_x".to_owned()).await, Reason::FieldInvalid);
-        // Fits the contract's pattern, but is no id: `l` and `u` are not in the alphabet.
+        // It matches the contract's pattern but is not an id: `l` and `u` are not in the alphabet.
         refused(get(format!("locations/loc_{}", "lu".repeat(13))).await, Reason::FieldInvalid);
         let listed = ListLocationsRequest { page_token: "nonsense".to_owned(), ..Default::default() };
         refused(souk.locations().list_locations(listed).await, Reason::PageTokenInvalid);

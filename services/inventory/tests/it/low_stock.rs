@@ -1,4 +1,4 @@
-//! Products of which few are left.
+//! Products with low stock.
 
 use prost_types::FieldMask;
 use souk_common::error::Reason;
@@ -9,7 +9,7 @@ use souk_proto::inventory::v1::{
 
 use crate::harness::{Souk, both, draft, fields, order, refused, reserve, untracked};
 
-/// Stock code, available and threshold of what is low, on pages of two.
+/// The stock code, available stock and threshold of low products, from pages of two.
 async fn low(souk: &Souk) -> Vec<(String, i64, i64)> {
     let mut request = ListLowStockRequest { page_size: 2, page_token: String::new() };
     let mut all = Vec::new();
@@ -52,7 +52,7 @@ async fn low_stock_is_listed_by_available_pieces() {
         souk.reserve(&order(), &[(&split, 1)]).await.unwrap();
         souk.reserve(&order(), &[(&held, 7)]).await.unwrap();
         assert_eq!(low(&souk).await, low_now(&[("split", 5, 5), ("empty", 0, 0), ("held", 2, 5)]));
-        // What a reservation that expired holds can be bought.
+        // The stock of an expired reservation is available.
         let short = order();
         souk.reservations().reserve(reserve(&short, &[(&held, 2)], 5)).await.unwrap();
         assert!(low(&souk).await.contains(&("held".to_owned(), 0, 5)));
@@ -64,7 +64,7 @@ async fn low_stock_is_listed_by_available_pieces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_threshold_is_set_changed_and_taken_away() {
+async fn a_threshold_is_set_changed_and_removed() {
     for souk in both().await {
         let made = souk.made(draft("A")).await;
         assert_eq!(made.low_stock_threshold, None);

@@ -1,5 +1,5 @@
-//! The inventory service as its clients meet it: a real server, real clients, a database on each engine, and access
-//! tokens from a real user service.
+//! Tests of the inventory service as clients see it: a real server, real clients, a database on each engine, and access
+//! tokens of a real user service.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a failed test tells its seed")]
 

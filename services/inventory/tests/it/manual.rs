@@ -1,4 +1,4 @@
-//! Transfers, counts, and stock as of a time in the past.
+//! Transfers, counts, and stock at a past time.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -25,7 +25,7 @@ async fn count_it(souk: &Souk, request: CountStockRequest) -> Result<Vec<StockLe
     Ok(souk.stock().count_stock(request).await?.into_inner().levels)
 }
 
-/// On hand at each location then.
+/// On hand at each location at this time.
 async fn past(souk: &Souk, product: &str, time: DateTime<Utc>) -> Vec<(String, i64)> {
     let nanos = time.timestamp_subsec_nanos().try_into().unwrap();
     let read_time = Some(prost_types::Timestamp { seconds: time.timestamp(), nanos });
@@ -35,7 +35,7 @@ async fn past(souk: &Souk, product: &str, time: DateTime<Utc>) -> Vec<(String, i
     response.past_levels.into_iter().map(|level| (level.location, level.on_hand)).collect()
 }
 
-/// A moment between what was done and what will be.
+/// A time after everything before and before everything after.
 async fn moment() -> DateTime<Utc> {
     let now = Utc::now();
     wait::until(std::time::Duration::from_secs(5), "the clock to go on", async || {
@@ -46,7 +46,7 @@ async fn moment() -> DateTime<Utc> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_is_two_entries_of_one_cause() {
+async fn a_transfer_makes_two_ledger_entries_with_one_cause() {
     for souk in both().await {
         let (a, main, far) = (souk.stocked("A", 10).await, souk.main().await, souk.location("far", 9).await);
         souk.reserve(&order(), &[(&a, 3)]).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_transfer_is_two_entries_of_one_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_that_cannot_be_moves_nothing() {
+async fn an_invalid_transfer_moves_nothing() {
     for souk in both().await {
         let (a, main, far) = (souk.stocked("A", 5).await, souk.main().await, souk.location("far", 9).await);
         let post = souk.made(untracked("POST")).await.name;
@@ -103,7 +103,7 @@ async fn a_transfer_that_cannot_be_moves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_enters_the_differences_alone() {
+async fn a_count_records_only_differences() {
     for souk in both().await {
         let (a, b, c) = (souk.stocked("A", 10).await, souk.stocked("B", 7).await, souk.product("C").await);
         let (main, far) = (souk.main().await, souk.location("far", 9).await);
@@ -121,7 +121,7 @@ async fn a_count_enters_the_differences_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_cannot_be_is_refused_with_every_item_below() {
+async fn a_count_below_the_reserved_stock_is_refused_with_every_such_item() {
     for souk in both().await {
         let (a, b) = (souk.stocked("A", 10).await, souk.stocked("B", 10).await);
         let main = souk.main().await;
@@ -141,9 +141,9 @@ async fn a_count_that_cannot_be_is_refused_with_every_item_below() {
     }
 }
 
-/// Goods that leave while somebody counts are not put back by what they counted.
+/// Pieces that are sold during a count are not added again by the result of the count.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_of_what_changed_meanwhile_is_refused() {
+async fn a_count_is_refused_if_the_stock_changed_meanwhile() {
     for souk in both().await {
         let (a, b) = (souk.stocked("A", 10).await, souk.stocked("B", 7).await);
         let looked_at = |expected: [Option<i64>; 2]| {
@@ -153,7 +153,7 @@ async fn a_count_of_what_changed_meanwhile_is_refused() {
             }
             request
         };
-        // One of A is sold while A and B are counted.
+        // One piece of A is sold while A and B are counted.
         let sold = order();
         souk.reserve(&sold, &[(&a, 1)]).await.unwrap();
         souk.commit(&sold).await.unwrap();
@@ -165,10 +165,10 @@ async fn a_count_of_what_changed_meanwhile_is_refused() {
         assert_eq!((souk.sums(&a).await, souk.sums(&b).await), ((9, 0, 9), (7, 0, 7)));
         let minus = looked_at([Some(-1), None]);
         assert_eq!(fields(&refused(count_it(&souk, minus).await, Reason::FieldInvalid)), ["items[0].expected_on_hand"]);
-        // Counted again, with the same key: what was refused was not recorded.
+        // Counted again with the same key, which the refused request did not use up.
         let levels = count_it(&souk, looked_at([Some(9), None])).await.unwrap();
         assert_eq!(levels.iter().map(|level| level.on_hand).collect::<Vec<_>>(), [9, 7]);
-        // An expectation of 0 is one.
+        // An expected quantity of 0 is checked, too.
         let none = souk.product("C").await;
         let mut request = count("c", &[(&none, "", 4)]);
         request.items[0].expected_on_hand = Some(0);
@@ -177,9 +177,10 @@ async fn a_count_of_what_changed_meanwhile_is_refused() {
     }
 }
 
-/// A count that found what the book says makes no entry; its key must not set stock once more when its answer is gone.
+/// A count without a difference makes no ledger entry. Its key must not set the stock again when its response is
+/// deleted.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_key_of_a_count_without_entries_outlives_its_answer() {
+async fn the_key_of_a_count_without_entries_outlives_its_response() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let souk = Souk::start(engine, 1, &[("CLEANUP_INTERVAL", "1s")]).await;
         let a = souk.stocked("A", 10).await;
@@ -225,9 +226,9 @@ async fn stock_is_read_as_of_any_past_time() {
     }
 }
 
-/// A ledger of many entries is not summed: only the last one at each location is looked at.
+/// A long ledger is not summed: only the last entry at each location is read.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_past_is_found_by_an_index() {
+async fn stock_of_a_past_time_is_read_by_an_index() {
     let souk = Souk::start(Engine::Sqlite, 1, &[]).await;
     let plan = "EXPLAIN QUERY PLAN SELECT seq FROM ledger
         WHERE product_id = x'00' AND location_id = x'00' AND created_at <= '2026' ORDER BY created_at DESC, seq DESC LIMIT 1";

@@ -1,4 +1,4 @@
-//! The catalogue.
+//! Tests of the catalogue.
 
 use prost_types::FieldMask;
 use souk_common::{error::Reason, ids::ProductId};
@@ -40,7 +40,7 @@ async fn listed(souk: &Souk, filter: &str, order_by: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_product_is_made_and_read_back() {
+async fn a_product_is_created_and_read() {
     for souk in both().await {
         let made = souk.made(Product { description: "Red.".to_owned(), ..draft("Ab 1/x") }).await;
         assert_eq!(made.sku, "Ab 1/x");
@@ -53,7 +53,7 @@ async fn a_product_is_made_and_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_product_that_cannot_be_is_refused_with_every_fault() {
+async fn an_invalid_product_is_refused_with_every_error() {
     for souk in both().await {
         let create = |product: Option<Product>| {
             let mut client = souk.products();
@@ -84,7 +84,7 @@ async fn a_product_that_cannot_be_is_refused_with_every_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_names_what_it_changes_and_loses_no_other() {
+async fn an_update_changes_only_the_fields_of_its_mask() {
     for souk in both().await {
         let made = souk.made(Product { description: "Red.".to_owned(), ..draft("A") }).await;
         let sent = Product { name: made.name.clone(), title: "New".to_owned(), ..Product::default() };
@@ -118,7 +118,7 @@ async fn a_change_names_what_it_changes_and_loses_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_changes_in_parallel_with_one_etag_one_wins() {
+async fn of_concurrent_updates_with_one_etag_one_succeeds() {
     for souk in both().await {
         let made = souk.made(draft("A")).await;
         let changes = (0..16).map(|n| {
@@ -145,7 +145,7 @@ async fn an_archived_product_stays_but_is_not_sold() {
         refused(update(&souk, sent, &["title"]).await, Reason::ProductArchived);
         let problem = refused(souk.reserve(&order(), &[(&product, 1)]).await, Reason::ProductArchived);
         assert_eq!(problem.violations()[0].subject, product);
-        // It is there, and nobody can order it.
+        // It exists, but cannot be ordered.
         assert_eq!(souk.sums(&product).await, (5, 0, 0));
         assert_eq!(listed(&souk, "", "").await, Vec::<String>::new());
         assert_eq!(listed(&souk, "state = ARCHIVED", "").await, ["A"]);
@@ -154,7 +154,7 @@ async fn an_archived_product_stays_but_is_not_sold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_are_read_at_once_in_the_order_asked() {
+async fn many_products_are_read_at_once_in_the_requested_order() {
     for souk in both().await {
         let (a, b, c) = (souk.product("A").await, souk.product("b").await, souk.product("C").await);
         let ask = |names: &[&str], skus: &[&str], allow_missing| {
@@ -179,7 +179,7 @@ async fn many_are_read_at_once_in_the_order_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_is_filtered_ordered_and_cut_into_pages() {
+async fn a_list_is_filtered_ordered_and_split_into_pages() {
     for souk in both().await {
         let titled = |sku: &str, title: &str, units, nanos, code: &str| Product {
             title: title.to_owned(),
@@ -223,7 +223,7 @@ async fn a_list_is_filtered_ordered_and_cut_into_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_cannot_be_is_refused() {
+async fn an_invalid_list_request_is_refused() {
     let souk = Souk::start(Engine::Sqlite, 1, &[]).await;
     for sku in ["a", "b", "c"] {
         souk.product(sku).await;

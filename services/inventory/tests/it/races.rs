@@ -1,4 +1,4 @@
-//! Many at once, and several replicas of the service on one database.
+//! Concurrent requests, and several replicas of the service on one database.
 
 use futures::future::join_all;
 use souk_common::error::Reason;
@@ -7,7 +7,7 @@ use souk_testkit::db::Engine;
 
 use crate::harness::{Souk, adjustment, order, refused, reserve};
 
-/// 64 tasks want the last 10 pieces: 10 get them, over all replicas, and all 10 are sold.
+/// 64 tasks want the last 10 pieces at all replicas. 10 tasks get one, and all 10 pieces are sold.
 async fn race(souk: &Souk) {
     let product = souk.stocked("LAST", 10).await;
     let tasks = (0..64).map(|number| {
@@ -31,7 +31,7 @@ async fn race(souk: &Souk) {
     assert_eq!((won.len(), lost), (10, 54));
     assert_eq!(souk.sums(&product).await, (10, 10, 0));
 
-    // Each is sold twice, at different replicas.
+    // Each reservation is committed twice, at different replicas.
     let commits =
         won.iter().flat_map(|order| [(order, 0), (order, souk.replicas.len() - 1)]).map(|(order, replica)| {
             let mut client = souk.reservations_at(replica);
@@ -56,7 +56,7 @@ async fn the_last_ten_pieces_are_sold_ten_times_on_postgres_over_two_replicas() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_continues_after_a_batch_of_one() {
+async fn requests_succeed_with_batches_of_one() {
     for engine in Engine::ALL {
         race(&Souk::start(engine, 1, &[("BATCH_SIZE", "1")]).await).await;
     }
@@ -110,7 +110,7 @@ async fn an_order_reserved_and_released_at_once_ends_released() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
     for (engine, replicas) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
-        // Small batches, so that many transactions meet.
+        // Small batches, so that many transactions conflict.
         let souk = Souk::start(engine, replicas, &[("BATCH_SIZE", "2")]).await;
         let (a, b, c) = (souk.stocked("A", 200).await, souk.stocked("B", 200).await, souk.stocked("C", 200).await);
         let tasks = (0..60).map(|number| {
@@ -136,7 +136,7 @@ async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_before_the_end_is_done() {
+async fn accepted_requests_are_finished_before_the_service_stops() {
     for engine in Engine::ALL {
         let mut souk = Souk::start(engine, 1, &[]).await;
         let product = souk.stocked("A", 1000).await;
@@ -149,7 +149,7 @@ async fn what_was_accepted_before_the_end_is_done() {
         souk.stop().await;
         let held: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
         let held = held.into_iter().filter(|held| *held).count() as i64;
-        // Every reservation that was acknowledged is there; one may be there without its answer having arrived.
+        // Every acknowledged reservation exists. Others may exist whose response was lost.
         let checks = souk_inventory::verify(&souk.config).await.unwrap();
         assert!(checks.iter().all(|check| check.holds()), "{checks:?}");
         let lines = checks.iter().find(|check| check.name.starts_with("lines hold")).unwrap();

@@ -1,4 +1,4 @@
-//! `ReconcileStock` proves the balances and mends those that were broken behind the service's back.
+//! `ReconcileStock` checks the balances, and corrects those that were changed behind the service's back.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::{
     verify::tamper,
 };
 
-/// All pages: how many balances, and which drifted.
+/// From all pages: the number of balances, and those with drift.
 async fn reconcile(souk: &Souk, repair: bool) -> (i32, Vec<Drift>) {
     let mut request = ReconcileStockRequest { page_size: 2, page_token: String::new(), repair };
     let (mut checked, mut drifts) = (0, Vec::new());
@@ -31,7 +31,7 @@ async fn reconcile(souk: &Souk, repair: bool) -> (i32, Vec<Drift>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sound_book_is_proved_and_left_alone() {
+async fn correct_balances_are_checked_and_left_unchanged() {
     for souk in both().await {
         assert_eq!(reconcile(&souk, true).await, (0, vec![]), "an empty book");
         let far = souk.location("far", 9).await;
@@ -49,7 +49,7 @@ async fn a_sound_book_is_proved_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_drift_is_named_and_mended() {
+async fn each_drift_is_reported_and_corrected() {
     for souk in both().await {
         let mut products = Vec::new();
         for number in 0..5 {
@@ -64,7 +64,7 @@ async fn each_drift_is_named_and_mended() {
         for (sku, harm) in [
             ("P0", "UPDATE stock SET on_hand = 12"),
             ("P1", "UPDATE stock SET reserved = 6"),
-            // More is held than is there any more.
+            // More is reserved than is on hand.
             ("P2", "UPDATE stock SET on_hand = 3, reserved = 2"),
             ("P3", "UPDATE ledger SET quantity = 8, on_hand_after = 8"),
         ] {

@@ -1,4 +1,4 @@
-//! Holding stock for orders, and selling it.
+//! Reserving and selling stock.
 
 use souk_common::{
     error::{Problem, Reason},
@@ -23,12 +23,12 @@ async fn get(souk: &Souk, order: &str) -> Result<Reservation, Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_is_held_then_sold() {
+async fn stock_is_reserved_and_then_sold() {
     for souk in both().await {
         let (a, b) = (souk.stocked("A", 5).await, souk.stocked("B", 5).await);
         let post = souk.made(untracked("POST")).await.name;
         let order = order();
-        // Two lines of one product are one wish.
+        // Two lines of one product are added up.
         let held = souk.reserve(&order, &[(&a, 1), (&b, 5), (&a, 2), (&post, 1)]).await.unwrap();
         assert_eq!((held.state(), &held.order), (State::Open, &order));
         assert_eq!(held.name, order.replace("orders/ord_", "reservations/res_"));
@@ -53,7 +53,7 @@ async fn stock_is_held_then_sold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_lines_or_none_and_each_short_product_is_named() {
+async fn all_lines_are_reserved_or_none_and_each_short_product_is_named() {
     for souk in both().await {
         let (a, b, c) = (souk.stocked("A", 3).await, souk.stocked("B", 9).await, souk.product("C").await);
         let wanted = [(a.as_str(), 2), (&a, 3), (&b, 9), (&c, 1)];
@@ -79,7 +79,7 @@ async fn all_lines_or_none_and_each_short_product_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_cannot_be_is_refused() {
+async fn an_invalid_request_is_refused() {
     for souk in both().await {
         let a = souk.stocked("A", 3).await;
         let order = order();
@@ -121,7 +121,7 @@ async fn an_order_has_one_reservation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn released_stock_is_free_and_stays_released() {
+async fn released_stock_is_available_and_stays_released() {
     for souk in both().await {
         let a = souk.stocked("A", 5).await;
         let (held, never) = (order(), order());
@@ -130,7 +130,7 @@ async fn released_stock_is_free_and_stays_released() {
             let released = souk.release(order).await.unwrap();
             assert_eq!((released.state(), released.lines.len()), (State::Released, lines));
             assert_eq!(souk.release(order).await.unwrap(), released, "again changes nothing");
-            // A Reserve that comes late holds nothing.
+            // A late Reserve reserves nothing.
             refused(souk.reserve(order, &[(&a, 1)]).await, Reason::StateConflict);
             refused(souk.commit(order).await, Reason::StateConflict);
             refused(souk.give_back(order, "k", &[(&a, 1)]).await, Reason::StateConflict);
@@ -141,7 +141,7 @@ async fn released_stock_is_free_and_stays_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_of_nothing_countable_needs_no_stock() {
+async fn an_order_of_untracked_products_needs_no_stock() {
     for souk in both().await {
         let post = souk.made(untracked("POST")).await.name;
         let order = order();
@@ -155,13 +155,13 @@ async fn an_order_of_nothing_countable_needs_no_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn goods_come_back_once_to_where_they_came_from() {
+async fn goods_are_returned_once_to_their_location() {
     for souk in both().await {
         let (a, b) = (souk.stocked("A", 3).await, souk.stocked("B", 9).await);
         let far = souk.location("far", 9).await;
         souk.receive(&a, &far, 3).await;
         let order = order();
-        // No one place has five.
+        // No location has five pieces.
         souk.reserve(&order, &[(&a, 5), (&b, 1)]).await.unwrap();
         refused(souk.give_back(&order, "k1", &[(&a, 1)]).await, Reason::StateConflict);
         souk.commit(&order).await.unwrap();
@@ -182,9 +182,9 @@ async fn goods_come_back_once_to_where_they_came_from() {
     }
 }
 
-/// An error names as many products as fit into headers, which would be fewer than these.
+/// An error has only as many products as fit into headers, fewer than in this test.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_response_tells_every_shortage_in_numbers() {
+async fn the_batch_response_has_every_shortage_in_numbers() {
     for souk in both().await {
         let enough = souk.stocked("ENOUGH", 1).await;
         let mut wanted = vec![(enough, 1)];
@@ -206,7 +206,7 @@ async fn the_response_tells_every_shortage_in_numbers() {
         shortages.sort_by_key(|shortage| shortage.wanted);
         assert_eq!(shortages, expected);
 
-        // Any other reason has none.
+        // Other reasons have no shortages.
         let mut results =
             souk.batch_results(vec![Change::Commit(CommitReservationRequest { order: order() })]).await.unwrap();
         assert_eq!(results.pop().unwrap().shortages, []);
@@ -214,7 +214,7 @@ async fn the_response_tells_every_shortage_in_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_asked_for_together_succeed_or_fail_each_for_itself() {
+async fn each_change_of_a_batch_succeeds_or_fails_by_itself() {
     let hold = |order: &str, product: &str, pieces| Change::Reserve(reserve(order, &[(product, pieces)], 600));
     let commit = |order: &str| Change::Commit(CommitReservationRequest { order: order.to_owned() });
     let release = |order: &str| Change::Release(ReleaseReservationRequest { order: order.to_owned() });
@@ -228,7 +228,7 @@ async fn changes_asked_for_together_succeed_or_fail_each_for_itself() {
         for _again in 0..2 {
             let [sold, back, unknown, open, short] = souk.batch(changes()).await.unwrap().try_into().unwrap();
             assert_eq!((sold.unwrap(), back.unwrap(), open.unwrap()), (State::Committed, State::Released, State::Open));
-            // As the method for one alone tells it.
+            // The error is the same as that of the single method.
             let alone = refused(souk.commit(&never).await, Reason::ResourceNotFound);
             assert_eq!(unknown.unwrap_err().to_string(), alone.to_string());
             let short = short.unwrap_err();
@@ -247,7 +247,7 @@ async fn changes_asked_for_together_succeed_or_fail_each_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_thousand_who_ask_together_for_ten_pieces_ten_get_them() {
+async fn of_a_thousand_concurrent_requests_for_ten_pieces_ten_succeed() {
     for souk in both().await {
         let a = souk.stocked("A", 10).await;
         let wish = || Change::Reserve(reserve(&order(), &[(&a, 1)], 600));
@@ -260,13 +260,13 @@ async fn of_a_thousand_who_ask_together_for_ten_pieces_ten_get_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_find_no_room_in_the_queue_do_not_spoil_it_for_others() {
+async fn a_full_queue_refuses_some_requests_and_serves_the_others() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let souk = Souk::start(engine, 1, &[("QUEUE_SIZE", "1"), ("BATCH_SIZE", "1")]).await;
         let a = souk.stocked("A", 100).await;
         let wish = || Change::Reserve(reserve(&order(), &[(&a, 1)], 600));
         let mut left: Vec<_> = std::iter::repeat_with(wish).take(100).collect();
-        // One gets through each time, at least.
+        // At least one request succeeds each time.
         for _each in 0..100 {
             let answers = souk.batch(left.clone()).await.unwrap();
             left = left

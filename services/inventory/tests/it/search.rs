@@ -1,4 +1,4 @@
-//! Products found by words: the same on every engine.
+//! Search by words: the results are the same on every engine.
 
 use souk_common::error::Reason;
 use souk_proto::inventory::v1::{
@@ -11,7 +11,7 @@ use crate::{
     verify::tamper,
 };
 
-/// The stock codes of all pages of two.
+/// The stock codes of all pages of two products.
 async fn found(souk: &Souk, query: &str, filter: &str, order_by: &str) -> Vec<String> {
     let request = ListProductsRequest {
         page_size: 2,
@@ -29,7 +29,7 @@ fn product(sku: &str, title: &str, description: &str, units: i64) -> Product {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn words_find_products_alike_on_every_engine() {
+async fn a_search_finds_the_same_products_on_every_engine() {
     for souk in both().await {
         let long = "x".repeat(300);
         for (sku, title, description, units) in [
@@ -69,7 +69,7 @@ async fn words_find_products_alike_on_every_engine() {
             ("灯", &["C 4"]),
             (&long[..200], &["D5"]),
             ("the heart", &[]),
-            // Nothing is syntax.
+            // A query has no syntax.
             ("heart & !red", &["85123B"]),
             ("heart OR dish", &[]),
             ("heart*", &["85123A", "85123B"]),
@@ -137,7 +137,7 @@ async fn a_page_of_a_search_belongs_to_its_query() {
             async move { client.list_products(request).await.map(tonic::Response::into_inner) }
         };
         let token = ask("heart", "").await.unwrap().next_page_token;
-        // What comes and goes between the pages moves no other.
+        // Products that appear or disappear between pages do not move others.
         souk.made(product("d", "Heart", "", 1)).await;
         let second = ask("heart", &token).await.unwrap();
         assert_eq!(second.products[0].sku, "b");
@@ -146,7 +146,7 @@ async fn a_page_of_a_search_belongs_to_its_query() {
     }
 }
 
-/// A version that does not know of search writes products without words; this one finds them all the same.
+/// An older version writes products without search words. This version finds them, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn products_of_an_older_version_are_found_after_a_start() {
     for mut souk in both().await {

@@ -1,4 +1,4 @@
-//! Stock and its ledger.
+//! Tests of stock and its ledger.
 
 use souk_common::{
     error::Reason,
@@ -53,7 +53,7 @@ async fn stock_changes_as_requested_and_the_ledger_has_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_cannot_be_leaves_all_as_it_was() {
+async fn an_invalid_change_leaves_everything_unchanged() {
     for souk in both().await {
         let (a, b) = (souk.stocked("A", 5).await, souk.stocked("B", 5).await);
         let post = souk.made(untracked("POST")).await.name;
@@ -105,7 +105,7 @@ async fn a_request_id_changes_stock_once() {
         assert_eq!(again, first, "the first answer, not today's numbers");
         let other = refused(adjust(&souk, adjustment("k", &product, "", 6)).await, Reason::IdempotencyKeyReused);
         assert_eq!(fields(&other), ["request_id"]);
-        // A refusal is not kept: the same request may go through later.
+        // A refusal is not stored: the same request may succeed later.
         let taking = adjustment("t", &product, "", -8);
         refused(adjust(&souk, taking.clone()).await, Reason::OutOfStock);
         souk.receive(&product, "", 2).await;
@@ -115,7 +115,7 @@ async fn a_request_id_changes_stock_once() {
     }
 }
 
-/// In every answer and every event about its stock: an archived product cannot be bought.
+/// An archived product cannot be bought, so all responses and events show no available stock.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_an_archived_product_is_available() {
     for souk in both().await {
@@ -138,7 +138,7 @@ async fn nothing_of_an_archived_product_is_available() {
             assert_eq!((answer.available, answer.unlimited), (0, false), "{name}");
         }
         assert_eq!(souk.sums(&product).await, (5, 1, 0));
-        // Its stock can still be put right, and what was reserved before is still sold.
+        // Its stock can still be corrected, and stock that was reserved before is still sold.
         let level = adjust(&souk, adjustment("k", &product, "", -2)).await.unwrap().levels.remove(0);
         assert_eq!((level.on_hand, level.reserved, level.available), (3, 1, 0));
         souk.commit(&held).await.unwrap();
@@ -153,7 +153,7 @@ async fn nothing_of_an_archived_product_is_available() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn availability_is_what_can_be_bought_now() {
+async fn available_stock_can_be_bought_now() {
     for souk in both().await {
         let product = souk.stocked("A", 5).await;
         let far = souk.location("far", 9).await;

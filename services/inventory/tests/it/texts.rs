@@ -1,4 +1,4 @@
-//! Texts that no database should get to see: refused alike on each engine, wherever they stand.
+//! Texts that must not reach a database are refused in the same way on each engine, in every place.
 
 use std::fmt::Debug;
 
@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use crate::harness::{adjustments, both, draft, fields, item, key, refused};
 
-/// The one field that is refused, and what is said of it.
+/// The only refused field, and the error about it.
 fn fault<T: Debug>(result: Result<Response<T>, Status>) -> (String, String) {
     let problem = refused(result, Reason::FieldInvalid);
     assert_eq!(fields(&problem).len(), 1, "{problem}");
@@ -64,7 +64,7 @@ async fn a_nul_is_refused_in_every_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_token_cannot_bring_one_in() {
+async fn a_page_token_cannot_contain_a_nul() {
     for souk in both().await {
         let page_token = page::encode("inventory.locations", &(0, "a\0b"));
         let asked = ListLocationsRequest { page_token, ..Default::default() };
@@ -79,10 +79,10 @@ async fn a_page_token_cannot_bring_one_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_cannot_disguise_themselves() {
+async fn names_with_disguising_characters_are_refused() {
     for souk in both().await {
         let mut products = souk.products();
-        // "gnp.exe" for who reads it, and an isolate that is never ended.
+        // A title that is displayed as "gnp.exe", and an isolate without an end.
         for title in ["\u{202E}exe.png", "a\u{2066}b", "two\nlines", "two\u{2028}lines"] {
             let product = Product { title: title.to_owned(), ..draft("x") };
             let made = products.create_product(CreateProductRequest { product: Some(product) }).await;
@@ -100,7 +100,7 @@ async fn names_cannot_disguise_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_product_of_a_feed_is_refused_for_itself() {
+async fn one_invalid_product_of_a_feed_is_refused_by_itself() {
     for souk in both().await {
         let odd = Product { title: "a\0b".to_owned(), ..draft("b") };
         let request = BatchUpsertProductsRequest { products: vec![draft("a"), odd], update_mask: None };

@@ -1,4 +1,4 @@
-//! `souk verify` finds what is broken.
+//! `souk verify` finds broken promises.
 
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, sync_connection_wrapper::SyncConnectionWrapper,
@@ -17,7 +17,7 @@ pub async fn tamper(database: &TestDatabase, sql: &str) {
         Engine::Sqlite => {
             let path = database.url.strip_prefix("sqlite:").unwrap();
             let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
-            // Behind its back, nobody looks after foreign keys.
+            // Foreign keys are not checked for changes behind the service's back.
             conn.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = OFF").await.unwrap();
             conn.batch_execute(sql).await.unwrap();
         }
@@ -30,7 +30,7 @@ struct Step {
     detail: String,
 }
 
-/// How SQLite means to run a query.
+/// SQLite's plan of a query.
 pub async fn plan(database: &TestDatabase, explain: &str) -> String {
     let path = database.url.strip_prefix("sqlite:").unwrap();
     let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
@@ -91,7 +91,7 @@ async fn every_broken_promise_is_found_and_named() {
                 "UPDATE reservation_lines SET reservation_id = (SELECT id FROM reservations WHERE state = 'COMMITTED')
                  WHERE returned = 1",
                 "lines hold stock",
-                // The id that the line names now.
+                // The id that the line has now.
                 &product.replace("products/prd_", "orders/ord_"),
             ),
             (

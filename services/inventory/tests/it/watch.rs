@@ -1,4 +1,4 @@
-//! WatchStock and the event log: the events about products and stock.
+//! WatchStock and the event log: events of products and stock.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ async fn stock_events_are_sent_for_changes_and_low_stock() {
                 cursor = response.cursor;
             }
         }
-        // Low once, when it went from 6 pieces to 4.
+        // It becomes low once, from 6 to 4 pieces.
         let expected = [(10, 0, 10), (10, 4, 6), (10, 6, 4), (-1, 5, 4), (10, 7, 3)];
         assert_eq!(told, expected, "{:?}", souk.config.settings.database);
         let again = next(&mut watch(&souk, &[&lamp], &cursor).await).await;
@@ -73,7 +73,7 @@ async fn stock_events_are_sent_for_changes_and_low_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_of_products_too() {
+async fn the_log_has_events_of_products_too() {
     for souk in both().await {
         let mut events = EventServiceClient::with_interceptor(souk.channel(), Bearer::service("gateway"));
         let about = vec!["souk.inventory.v1.Product".to_owned()];

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_of_success_are_success() {
+    fn only_2xx_responses_count_as_delivered() {
         for (code, expected) in [
             (200, Verdict::Delivered),
             (204, Verdict::Delivered),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_may_ask_for_longer_pauses_but_not_for_shorter_or_endless_ones() {
+    fn a_receiver_may_request_longer_pauses_but_not_shorter_or_endless_ones() {
         assert_eq!(verdict(503, 0, Some(60), 0.0), after(60_000));
         assert_eq!(verdict(503, 1, Some(60), 0.0), after(300_000));
         assert_eq!(verdict(429, 0, Some(u64::MAX), 0.0), after(12 * 3600 * 1000));

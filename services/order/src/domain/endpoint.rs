@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn for_a_while_there_are_two_signatures() {
+    fn after_a_rotation_deliveries_have_two_signatures_for_a_time() {
         let mut endpoint = endpoint();
         let before = endpoint.secrets.signature(EventId::from_uuid(uuid::Uuid::nil()), now(), "{}");
         endpoint.rotate(now() + TimeDelta::hours(1), now());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_matched_to_the_letter() {
+    fn event_types_are_matched_exactly() {
         let mut endpoint = endpoint();
         assert!(endpoint.wants("order.placed"));
         endpoint.event_types = vec!["order.confirmed".into()];
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn being_enabled_again_begins_its_days_anew() {
+    fn enabling_an_endpoint_restarts_its_time_until_it_is_disabled() {
         let mut endpoint = endpoint();
         endpoint.failing_since = Some(now());
         endpoint.disabled = Some((now(), DisableReason::Failing));

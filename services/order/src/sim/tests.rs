@@ -36,7 +36,7 @@ fn try_seed(seed: u64) -> Seen {
 
 /// `SOUK_TEST_SEED=7` runs this seed twice and prints its history.
 #[test]
-fn one_seed_can_be_lived_through_again() {
+fn one_seed_can_be_repeated() {
     let seed = std::env::var("SOUK_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let lived = [(); 2].map(|()| live(seed, None, true));
     let traces = lived.map(|lived| match lived {
@@ -49,7 +49,7 @@ fn one_seed_can_be_lived_through_again() {
 }
 
 #[test]
-fn seeds_that_once_broke_a_promise_do_so_no_more() {
+fn seeds_that_once_broke_a_promise_pass() {
     for (seed, _) in KEPT {
         try_seed(*seed);
     }

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_can_be_allowed_one_by_one() {
+    fn single_networks_can_be_allowed() {
         let some = policy(false, false, &["10.1.0.0/16", "fd00::/64"]);
         for (address, fit) in [
             ("10.1.2.3", true),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoints_address_is_read_with_care() {
+    fn other_notations_of_a_private_address_are_refused() {
         let strict = policy(false, false, &[]);
         for (text, what) in [
             ("", "must be an address"),

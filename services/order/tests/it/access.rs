@@ -1,4 +1,4 @@
-//! Everyone reaches their own orders, staff all of them.
+//! Customers reach their own orders, and staff reach all orders.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{ListOrdersRequest, ListTimelineEntriesRequest, PlaceOrderRequest};
@@ -8,7 +8,7 @@ use crate::harness::{Bearer, Person, back, both, fields, gbp, order_for, refused
 const NOBODYS: &str = "orders/ord_00000000000000000000000000";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn someone_elses_order_and_none_at_all_look_the_same() {
+async fn a_foreign_order_and_a_missing_one_have_the_same_error() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.confirmed(&[(&lantern, 1)]).await;
@@ -26,7 +26,7 @@ async fn someone_elses_order_and_none_at_all_look_the_same() {
         }
         messages.dedup();
         assert_eq!(messages.len(), 1, "{messages:?}");
-        // Not even one's own goods come back without staff.
+        // Customers cannot return their own goods themselves.
         refused(souk.give_back(&souk.ada, back(&order.name, &[(1, 1)])).await, Reason::AccessDenied);
 
         refused(souk.get(&souk.staff, NOBODYS).await, Reason::ResourceNotFound);
@@ -58,7 +58,7 @@ async fn customers_order_for_themselves_at_the_catalogues_prices() {
         request.customer = souk.bob.name.clone();
         let problem = refused(souk.place(&souk.ada, request.clone()).await, Reason::AccessDenied);
         assert_eq!(fields(&problem), ["customer"]);
-        // To name oneself is fine.
+        // A request may name its own caller as the customer.
         request.customer = souk.ada.name.clone();
         souk.place(&souk.ada, request).await.unwrap();
         assert_eq!(souk.all().await.len(), 1);
@@ -66,7 +66,7 @@ async fn customers_order_for_themselves_at_the_catalogues_prices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_show_ones_own() {
+async fn lists_show_customers_only_their_own_orders() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         souk.confirmed(&[(&lantern, 1)]).await;
@@ -86,7 +86,7 @@ async fn lists_show_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_in_without_a_token() {
+async fn every_method_requires_a_token() {
     for souk in both().await {
         let nobody = Person { name: String::new(), bearer: Bearer::Nobody };
         refused(souk.all_of(&nobody).await, Reason::TokenMissing);

@@ -1,4 +1,4 @@
-//! Parts of an order are cancelled and refunded: goods and money add up at each moment.
+//! Parts of an order are cancelled and refunded. Goods and money add up at each moment.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -11,7 +11,7 @@ use souk_proto::order::v1::{
 use crate::harness::{back, both, cancel, fields, gbp, order_for, refund, refused, shipment, untracked};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pieces_are_cancelled_and_the_rest_stays() {
+async fn some_pieces_are_cancelled_and_the_rest_stays() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let postage = souk.made(untracked("POST")).await;
@@ -29,7 +29,8 @@ async fn pieces_are_cancelled_and_the_rest_stays() {
         let asked = &timeline[timeline.len() - 4];
         assert_eq!((asked.actor.as_str(), asked.detail.as_str()), (souk.ada.name.as_str(), "too many"));
 
-        // The same request again: nothing happens. The same key for another one, or none: refused.
+        // The same request again changes nothing. Another request with the same key is refused, and so is a request
+        // without a key.
         assert_eq!(souk.cancel_items(&souk.ada, request.clone()).await.unwrap(), now);
         let other = CancelOrderRequest { request_id: request.request_id, ..cancel(&order.name, &[(1, 1)]) };
         refused(souk.cancel_items(&souk.ada, other).await, Reason::IdempotencyKeyReused);
@@ -45,7 +46,7 @@ async fn pieces_are_cancelled_and_the_rest_stays() {
         assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), now);
         souk.verified().await;
 
-        // All that is left: the order is cancelled, once, whatever the key says.
+        // All remaining pieces: the order is cancelled once, with any key.
         let rest = cancel(&order.name, &[(1, 2), (2, 1)]);
         let gone = souk.cancel_items(&souk.ada, rest.clone()).await.unwrap();
         assert_eq!((gone.state(), gone.fulfillment_state()), (State::Cancelled, FulfillmentState::NotNeeded));
@@ -57,7 +58,7 @@ async fn pieces_are_cancelled_and_the_rest_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_shipped_is_not_cancelled() {
+async fn shipped_pieces_cannot_be_cancelled() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let order = souk.confirmed(&[(&lantern, 3)]).await;
@@ -66,11 +67,11 @@ async fn what_was_shipped_is_not_cancelled() {
         assert_eq!(problem.violations()[0].subject, order.name);
         let problem = refused(souk.cancel_items(&souk.ada, cancel(&order.name, &[(1, 3)])).await, Reason::FieldInvalid);
         assert!(problem.field_violations()[0].description.contains("at most 2"), "{problem}");
-        // Nothing is left to ship then, but the order stands.
+        // Nothing is left to ship, but the order stays confirmed.
         let now = souk.cancel_items(&souk.ada, cancel(&order.name, &[(1, 2)])).await.unwrap();
         assert_eq!((now.state(), now.fulfillment_state()), (State::Confirmed, FulfillmentState::Shipped));
         assert_eq!(souk.sums(&lantern).await, (9, 9));
-        // What was shipped can come back.
+        // Shipped pieces can be returned.
         souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
         let now = souk.get(&souk.ada, &order.name).await.unwrap();
         assert_eq!(now.refunded_total, order.total);
@@ -81,7 +82,7 @@ async fn what_was_shipped_is_not_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_goes_back_without_goods_and_never_more_than_was_taken() {
+async fn money_is_refunded_without_goods_and_never_more_than_was_captured() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let order = souk.confirmed(&[(&lantern, 4)]).await;
@@ -108,7 +109,7 @@ async fn money_goes_back_without_goods_and_never_more_than_was_taken() {
             assert!(problem.field_violations()[0].description.contains(says), "{problem}");
         }
 
-        // Goods bring their price, as far as it was not given back before.
+        // A return refunds the price of the goods, as far as it was not refunded before.
         souk.cancel_items(&souk.ada, cancel(&order.name, &[(1, 1)])).await.unwrap();
         let last = souk.give_back(&souk.staff, back(&order.name, &[(1, 2)])).await.unwrap();
         assert_eq!(last.refund, Some(gbp(1, 500_000_000)));
@@ -132,7 +133,7 @@ async fn money_goes_back_without_goods_and_never_more_than_was_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refunds_at_once_never_give_back_more_than_was_taken() {
+async fn concurrent_refunds_never_exceed_the_captured_amount() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let order = souk.confirmed(&[(&lantern, 2)]).await;
@@ -153,7 +154,7 @@ async fn a_partial_cancellation_continues_when_inventory_is_back() {
         let request = cancel(&order.name, &[(1, 1)]);
         refused(souk.cancel_items(&souk.ada, request.clone()).await, Reason::ServiceUnavailable);
         refused(souk.cancel_items(&souk.ada, request.clone()).await, Reason::RequestInProgress);
-        // The promises hold meanwhile, too.
+        // The promises hold in the meantime, too.
         souk.verified().await;
         souk.link.restore();
         souk_testkit::wait::until(crate::harness::SOON, "the cancellation to be done", async || {

@@ -1,4 +1,4 @@
-//! Cancelling gives the money back and the goods to stock, once.
+//! A cancellation refunds the money and returns the goods to stock, once.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -9,7 +9,7 @@ use souk_proto::order::v1::{
 use crate::harness::{back, both, gbp, order_for, refused, untracked};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_order_is_as_if_it_had_not_been() {
+async fn a_cancelled_order_returns_its_goods_and_money() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let postage = souk.made(untracked("POST")).await;
@@ -26,7 +26,7 @@ async fn a_cancelled_order_is_as_if_it_had_not_been() {
         let kinds = souk.kinds(&order.name).await;
         let expected = [Kind::CancelRequested, Kind::StockReturned, Kind::PaymentRefunded, Kind::Cancelled];
         assert_eq!(kinds[kinds.len() - 4..], expected);
-        // Again, even with the etag from before: the same answer, and nothing happens.
+        // Repeated, even with the etag from before, it has the same response and changes nothing.
         assert_eq!(souk.cancel(&souk.ada, &order.name, &order.etag).await.unwrap(), cancelled);
         assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), cancelled);
         assert_eq!(souk.kinds(&order.name).await, kinds);
@@ -35,7 +35,7 @@ async fn a_cancelled_order_is_as_if_it_had_not_been() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_cancel_at_once_refund_once() {
+async fn concurrent_cancellations_refund_once() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.confirmed(&[(&lantern, 2)]).await;
@@ -53,7 +53,7 @@ async fn many_who_cancel_at_once_refund_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_back_already_is_not_refunded_again() {
+async fn returned_goods_are_not_refunded_again() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.confirmed(&[(&lantern, 3)]).await;
@@ -80,13 +80,13 @@ async fn an_order_without_goods_or_money_left_is_cancelled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_was_confirmed_can_be_cancelled() {
+async fn only_confirmed_orders_can_be_cancelled() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let rejected = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_declined")).await.unwrap();
         let problem = refused(souk.cancel(&souk.ada, &rejected.name, "").await, Reason::StateConflict);
         assert_eq!(problem.violations()[0].subject, rejected.name);
-        // One that is being placed: try again.
+        // An order that is being placed: the error asks to retry.
         let placing = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_slow"));
         let early = async {
             let name = souk_testkit::wait::value(crate::harness::SOON, "the order to be recorded", async || {

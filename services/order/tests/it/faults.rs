@@ -1,4 +1,4 @@
-//! The link to inventory breaks, the service stops, callers leave: every order still comes to its end.
+//! The link to inventory breaks, the service stops, and callers leave. Every order still reaches a final state.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use souk_testkit::wait;
 use crate::harness::{SOON, back, both, both_with, gbp, order_for, refund, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_inventory_nothing_is_taken_down() {
+async fn without_inventory_no_order_is_recorded() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         souk.link.cut();
@@ -17,7 +17,7 @@ async fn without_inventory_nothing_is_taken_down() {
         refused(souk.place(&souk.ada, request.clone()).await, Reason::ServiceUnavailable);
         assert_eq!(souk.all().await, []);
         souk.link.restore();
-        // For a moment after an attempt to connect has failed, calls fail at once.
+        // After a failed attempt to connect, calls fail at once for a moment.
         wait::until(SOON, "inventory to be called again", async || {
             match souk.place(&souk.ada, request.clone()).await {
                 Ok(order) => order.state() == State::Confirmed,
@@ -44,7 +44,7 @@ async fn a_recorded_order_continues_when_inventory_is_back() {
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         assert!(problem.retry_delay().is_some());
         assert_eq!(souk.get(&souk.ada, &name).await.unwrap().state(), State::Pending);
-        // Anyone who asks again meanwhile is told so.
+        // A repeated request in the meantime is told that the first one is still running.
         let problem = refused(souk.place(&souk.ada, request.clone()).await, Reason::RequestInProgress);
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         souk.link.restore();
@@ -57,7 +57,7 @@ async fn a_recorded_order_continues_when_inventory_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_answers_change_nothing() {
+async fn lost_responses_change_nothing() {
     for souk in both_with(&[("CLIENTS__INVENTORY__TIMEOUT", "1s")]).await {
         let lantern = souk.stocked("LANTERN", 200).await;
         let faults = async {
@@ -78,7 +78,7 @@ async fn lost_answers_change_nothing() {
                 let request = order_for(&[(&lantern, 2)], tokens[index % 4]);
                 let (souk, pause) = (&souk, Duration::from_millis(12 * index as u64));
                 async move {
-                    // Spread over the time in which the link breaks.
+                    // The requests are spread over the time in which the link breaks.
                     tokio::time::sleep(pause).await;
                     (request.clone(), souk.place(&souk.ada, request).await)
                 }
@@ -98,7 +98,7 @@ async fn lost_answers_change_nothing() {
             assert_eq!(again.state() == State::Rejected, declined, "{again:?}");
         }
         assert!(acknowledged < 80, "the faults hit nobody");
-        // All were asked for again at the end: three of four sold, each once.
+        // All requests were repeated at the end: three of four were confirmed, each once.
         let orders = souk.settled().await;
         assert_eq!(orders.len(), 80, "{}", souk.engine);
         assert_eq!(souk.sums(&lantern).await, (200 - 2 * 60, 200 - 2 * 60));
@@ -112,7 +112,7 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 1)], "tok_slow");
         let placing = souk.place(&souk.ada, request.clone());
-        // The call is dropped, and with it the connection's stream.
+        // The call is dropped, which resets its stream on the connection.
         let name = tokio::select! {
             answer = placing => panic!("too early: {answer:?}"),
             name = souk.paying() => name,
@@ -128,12 +128,12 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
     }
 }
 
-/// At whatever moment: also when the order is just being written.
+/// Callers leave at any moment, also while the order is being written.
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
     for souk in both_with(&[("SAGA__LEASE", "60s")]).await {
         let lantern = souk.stocked("LANTERN", 500).await;
-        // However fast the machine, some are too impatient.
+        // Even on a fast machine, some callers leave too early.
         souk.link.delay(Duration::from_millis(20));
         let calls = (0..60_u64).map(|number| {
             let (souk, request) = (&souk, order_for(&[(&lantern, 1)], "tok_approved"));
@@ -178,7 +178,7 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_is_answered_in_time_and_the_order_continues() {
+async fn a_deadline_is_met_and_the_order_continues() {
     for souk in both_with(&[("PAYMENT__SLOW_DELAY", "4s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let message = order_for(&[(&lantern, 1)], "tok_slow");
@@ -193,7 +193,7 @@ async fn a_deadline_is_answered_in_time_and_the_order_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_in_the_middle_loses_nothing() {
+async fn a_stop_during_an_order_loses_nothing() {
     for mut souk in both().await {
         let lantern = souk.stocked("LANTERN", 50).await;
         let mut api = souk.api(&souk.ada);
@@ -220,7 +220,7 @@ async fn stopping_in_the_middle_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelling_and_returning_go_on_when_inventory_is_back() {
+async fn cancellations_and_returns_continue_when_inventory_is_back() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let one = souk.confirmed(&[(&lantern, 2)]).await;
@@ -233,7 +233,7 @@ async fn cancelling_and_returning_go_on_when_inventory_is_back() {
         let request = back(&other.name, &[(1, 1)]);
         refused(souk.give_back(&souk.staff, request.clone()).await, Reason::ServiceUnavailable);
         refused(souk.give_back(&souk.staff, request.clone()).await, Reason::RequestInProgress);
-        // While goods are on their way back, the rest cannot be cancelled.
+        // While goods are being returned, the rest cannot be cancelled.
         refused(souk.cancel(&souk.ada, &other.name, "").await, Reason::RequestInProgress);
         souk.link.restore();
         souk.settled().await;

@@ -1,4 +1,4 @@
-//! Boots the services and speaks to them.
+//! Boots the services and calls them.
 
 use std::{
     net::SocketAddr,
@@ -40,12 +40,12 @@ use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
-/// Longer than anything here should take.
+/// A deadline that no step of these tests should reach.
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub type Api = OrderServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// The three services on fresh databases, with a proxy between orders and inventory.
+/// The three services on new databases, with a proxy between orders and inventory.
 pub struct Souk {
     pub engine: Engine,
     pub config: Config,
@@ -53,7 +53,7 @@ pub struct Souk {
     pub staff: Person,
     pub ada: Person,
     pub bob: Person,
-    /// Orders reach inventory through it.
+    /// The proxy through which the order service calls inventory.
     pub link: Proxy,
     pub orders: Running,
     inventory: service::Running<souk_inventory::ServeError>,
@@ -82,12 +82,12 @@ impl DerefMut for Running {
     }
 }
 
-/// All on a fresh database of each engine.
+/// Everything on a new database of each engine.
 pub async fn both() -> [Souk; 2] {
     both_with(&[]).await
 }
 
-/// The same, with settings of `[order]` by their variables' last part.
+/// The same with settings of `[order]`, named by the last part of their variables.
 pub async fn both_with(settings: &[(&str, &str)]) -> [Souk; 2] {
     [Souk::start(Engine::Sqlite, settings).await, Souk::start(Engine::Postgres, settings).await]
 }
@@ -136,7 +136,7 @@ impl Souk {
         souk
     }
 
-    /// Waits until both services answer.
+    /// Waits until both services respond.
     pub async fn ready(&self) {
         let mut stock = self.stock();
         let mut orders = self.api(&self.staff);
@@ -165,7 +165,7 @@ impl Souk {
         StockServiceClient::with_interceptor(self.inventory.channel(), self.staff.bearer.clone())
     }
 
-    /// A product at 2.50 GBP with so many pieces; its resource name.
+    /// Creates a product at 2.50 GBP with stock. Returns its resource name.
     pub async fn stocked(&self, sku: &str, pieces: i64) -> String {
         let product = self.made(draft(sku)).await;
         if pieces > 0 {
@@ -190,7 +190,7 @@ impl Souk {
         self.stock().adjust_stock(request).await.unwrap();
     }
 
-    /// On hand and available.
+    /// On hand and available in total.
     pub async fn sums(&self, product: &str) -> (i64, i64) {
         let request = GetStockRequest { product: product.to_owned(), read_time: None };
         let levels = self.stock().get_stock(request).await.unwrap().into_inner().levels;
@@ -205,7 +205,7 @@ impl Souk {
         self.api(who).place_order(request).await
     }
 
-    /// An order that Ada placed and paid for.
+    /// Places an order as Ada, which is confirmed.
     pub async fn confirmed(&self, items: &[(&str, i64)]) -> Order {
         let order = self.place(&self.ada, order_for(items, "tok_approved")).await.unwrap();
         assert_eq!(order.state(), order::State::Confirmed);
@@ -239,13 +239,13 @@ impl Souk {
         Ok(self.api(who).create_shipment(request).await?.into_inner())
     }
 
-    /// A timeline as one sees it.
+    /// A timeline as a person sees it.
     pub async fn timeline(&self, who: &Person, order: &str) -> Vec<TimelineEntry> {
         let request = ListTimelineEntriesRequest { parent: order.to_owned(), ..Default::default() };
         self.api(who).list_timeline_entries(request).await.unwrap().into_inner().timeline_entries
     }
 
-    /// What happened to an order, in order.
+    /// The kinds of an order's timeline entries, in order.
     pub async fn kinds(&self, order: &str) -> Vec<Kind> {
         let entries = self.timeline(&self.staff, order).await;
         let numbers: Vec<_> = entries.iter().map(|entry| entry.number).collect();
@@ -253,7 +253,7 @@ impl Souk {
         entries.iter().map(|entry| entry.kind()).collect()
     }
 
-    /// Every order there is.
+    /// All orders.
     pub async fn all(&self) -> Vec<Order> {
         let mut request = ListOrdersRequest { page_size: 500, ..Default::default() };
         let mut orders = Vec::new();
@@ -267,7 +267,7 @@ impl Souk {
         }
     }
 
-    /// Waits until an order is being paid, which tok_slow draws out; its resource name.
+    /// Waits until an order with tok_slow is at its payment. Returns the order's resource name.
     pub async fn paying(&self) -> String {
         wait::value(SOON, "the order to be paid", async || {
             let order = self.all().await.into_iter().find(|order| order.state() == order::State::Pending)?;
@@ -276,7 +276,7 @@ impl Souk {
         .await
     }
 
-    /// Waits until no order is on its way any more.
+    /// Waits until every order is final.
     pub async fn settled(&self) -> Vec<Order> {
         wait::value(SOON, "every order to be final", async || {
             let orders = self.all().await;
@@ -286,7 +286,7 @@ impl Souk {
         .await
     }
 
-    /// That every promise holds, in both databases and between them.
+    /// Checks that every promise holds, in both databases and between them.
     pub async fn verified(&self) {
         for check in souk_order::verify(&self.config).await.unwrap() {
             assert!(check.holds(), "{}: {check:?}", self.engine);
@@ -296,7 +296,7 @@ impl Souk {
         }
     }
 
-    /// A gateway in front of the three services: its address. It stops with them.
+    /// Starts a gateway in front of the three services. Returns its address. It stops with the services.
     pub async fn gateway(&self) -> SocketAddr {
         let secret = [("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned())];
         let loader = Loader::new().defaults("gateway", souk_gateway::DEFAULTS).variables(secret);
@@ -311,7 +311,7 @@ impl Souk {
         address
     }
 
-    /// A handle on the orders' database beside the service's own.
+    /// A second pool on the orders' database, beside the service's own.
     pub async fn db(&self) -> Db {
         Store::connect(&self.config.settings.database, self.database.data_dir()).await.unwrap()
     }
@@ -335,7 +335,7 @@ impl Running {
         Self(service::Running::start(|listener, stop| souk_order::serve(config.clone(), listener, stop)).await)
     }
 
-    /// The same in a runtime of its own: where that is dropped, everything is gone at once, as by SIGKILL.
+    /// Starts the service in its own runtime. If the runtime is dropped, everything stops at once, as after SIGKILL.
     pub async fn apart(config: &Config) -> (Self, Runtime) {
         let runtime = Runtime::new().unwrap();
         let config = config.clone();

@@ -1,5 +1,5 @@
-//! Random histories of orders against a model: what is allowed goes through, nothing else does, and stock and money
-//! add up after each. `PROPTEST_CASES=200` tries so many instead of a few.
+//! Random histories of orders, compared with a model: allowed changes succeed, all others are refused, and stock and
+//! money add up after each. `PROPTEST_CASES=200` sets the number of histories.
 
 use proptest::{
     prelude::*,
@@ -14,17 +14,17 @@ use tonic::Status;
 
 use crate::harness::{Souk, back, both, cancel, gbp, key, refund, shipment, untracked};
 
-/// Of one piece, in pence.
+/// The price of one piece, in pence.
 const PRICE: i64 = 250;
 
-/// What is asked of a confirmed order; pieces by line and number.
+/// A change that is requested of a confirmed order. Pieces are a line and a number.
 #[derive(Clone, Debug)]
 enum Ask {
     Cancel,
     CancelItems(i32, i64),
     Ship(i32, i64),
     Return(i32, i64),
-    /// So many pence.
+    /// The amount in pence.
     Refund(i64),
     Note,
 }
@@ -47,11 +47,11 @@ struct Line {
     cancelled: i64,
     shipped: i64,
     returned: i64,
-    /// Came back though no shipment had named them.
+    /// Pieces that were returned although no shipment named them.
     never_shipped: i64,
 }
 
-/// What an order should be.
+/// The expected state of an order.
 #[derive(Clone, Debug)]
 struct Model {
     lines: Vec<Line>,
@@ -90,7 +90,7 @@ impl Model {
         }
     }
 
-    /// Does what is asked, or says why not.
+    /// Makes the change, or returns why it is refused.
     fn ask(&mut self, ask: &Ask) -> Result<(), Reason> {
         let shipped = self.lines.iter().any(|line| line.shipped > 0);
         let open: i64 = self.lines.iter().map(Line::open).sum();
@@ -134,7 +134,7 @@ impl Model {
         Ok(())
     }
 
-    /// That an order is as it should be.
+    /// Checks that an order is as expected.
     fn fits(&self, order: &Order) {
         let state = if self.cancelled { State::Cancelled } else { State::Confirmed };
         assert_eq!(order.state(), state, "{self:?}");
@@ -176,7 +176,7 @@ async fn do_it(souk: &Souk, order: &str, ask: &Ask) -> Result<(), Status> {
     }
 }
 
-/// One order's history, from its placement on.
+/// The history of one order, beginning with its placement.
 async fn live(souk: &Souk, lantern: &str, postage: &str, quantities: [i64; 2], asks: &[Ask]) {
     let before = souk.sums(lantern).await.0;
     let [first, last] = quantities;
@@ -195,7 +195,7 @@ async fn live(souk: &Souk, lantern: &str, postage: &str, quantities: [i64; 2], a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_happens_to_orders_stock_and_money_add_up() {
+async fn stock_and_money_add_up_in_every_random_history() {
     let few = std::env::var_os("PROPTEST_CASES").is_none();
     let config = Config { failure_persistence: None, max_shrink_iters: 50, ..Config::default() };
     let config = if few { Config { cases: 12, ..config } } else { config };

@@ -1,4 +1,4 @@
-//! The same request_id makes one order.
+//! Requests with the same request_id make one order.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::order::State;
@@ -15,24 +15,24 @@ async fn the_same_request_returns_the_first_response_again() {
         let first = souk.place_raw(&souk.ada, request.clone()).await.unwrap();
         assert_eq!(first.metadata().get("idempotent-replayed"), None);
         let first = first.into_inner();
-        // Nobody else is needed for it.
+        // No other service is needed for it.
         souk.link.cut();
         let again = souk.place_raw(&souk.ada, request.clone()).await.unwrap();
         assert_eq!(again.metadata().get("idempotent-replayed").unwrap(), "true");
         assert_eq!(again.into_inner(), first);
         souk.link.restore();
-        // It stays the first answer, whatever became of the order.
+        // The response stays the same, whatever happened to the order later.
         souk.cancel(&souk.ada, &first.name, "").await.unwrap();
         assert_eq!(souk.place(&souk.ada, request.clone()).await.unwrap(), first);
         assert_eq!(souk.all().await.len(), 1);
 
-        // A rejection is an answer too.
+        // The response of a rejected order is repeated, too.
         let declined = order_for(&[(&lantern, 1)], "tok_declined");
         let first = souk.place(&souk.ada, declined.clone()).await.unwrap();
         assert_eq!(first.state(), State::Rejected);
         assert_eq!(souk.place(&souk.ada, declined).await.unwrap(), first);
 
-        // The key is the caller's own.
+        // A key belongs to its caller.
         let bobs = souk.place(&souk.bob, request).await.unwrap();
         assert_eq!(bobs.customer, souk.bob.name);
         souk.verified().await;
@@ -62,7 +62,7 @@ async fn another_request_under_the_same_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_at_once_make_one_order() {
+async fn fifty_concurrent_requests_with_one_key_make_one_order() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 100).await;
         for token in ["tok_approved", "tok_lost_answer"] {
@@ -92,7 +92,7 @@ async fn fifty_at_once_make_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_check_is_not_remembered() {
+async fn a_failed_check_leaves_the_key_unused() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let mut request = order_for(&[("products/prd_00000000000000000000000000", 1)], "tok_approved");

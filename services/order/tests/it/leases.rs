@@ -1,4 +1,4 @@
-//! One runner at a time: what a lease lets through, and what it keeps out.
+//! A saga has one runner at a time: what a lease allows and prevents.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
@@ -69,14 +69,14 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
         let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
-        // Its first runner died: the lease has expired.
+        // The first runner died, and its lease expired.
         let first = lease(1, -1);
         assert_eq!(store.place(&key("a"), &order, &entries, first).await.unwrap(), None);
         let saga = Saga::Order(Box::new(order.clone()));
         assert_eq!(store.order(order.id, None).await.unwrap().unwrap(), order);
         assert!(store.is_saved(&saga).await.unwrap());
 
-        // Two take it over at once: one gets it.
+        // Two runners claim it at once. One gets it.
         let (second, third) = (lease(2, 60), lease(3, 60));
         let (a, b) = tokio::join!(store.claim(second, 10), store.claim(third, 10));
         let (a, b) = (a.unwrap(), b.unwrap());
@@ -96,19 +96,20 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
         let held = renewal(holder.id, lease(holder.id, 60));
         assert!(store.save(&saga, &next, &entries, None, held).await.unwrap());
         assert!(store.is_saved(&next).await.unwrap());
-        // The same step a second time, even by the holder, is refused.
+        // A step that was stored already is refused, even for the holder.
         assert!(!store.save(&saga, &next, &entries, None, held).await.unwrap());
 
-        // Given up, it is due when that was said, and not before.
+        // A released saga is due at the given time, not before.
         store.release(&next, release(holder.id, now() + TimeDelta::seconds(60), 1, "later")).await.unwrap();
         assert_eq!(store.claim(lease(5, 60), 10).await.unwrap(), []);
         store.close().await;
     }
 }
 
-/// A runner whose answer was lost looks whether its step was stored. Another one's of the same version is not it.
+/// A runner whose response was lost checks whether its step was stored. A step of another runner with the same version
+/// does not count.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
+async fn a_step_stored_by_another_runner_is_not_mistaken_for_ones_own() {
     for database in both("order").await {
         let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
@@ -124,7 +125,7 @@ async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
         assert!(store.save(&taken, &held, &entries, None, renewal(2, lease(2, 60))).await.unwrap());
         assert!(store.is_saved(&held).await.unwrap());
         assert!(!store.is_saved(&short).await.unwrap());
-        // Nor is the same step, made at another time.
+        // The same step at another time does not count either.
         let (later, _) = advanced(&saga);
         assert!(!store.is_saved(&later).await.unwrap());
         store.close().await;
@@ -143,7 +144,7 @@ async fn a_released_saga_is_taken_over() {
         let taken = store.claim(lease(2, 60), 10).await.unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].attempts(), 3);
-        // A step stored, the count begins again.
+        // When a step is stored, the tries are counted from zero again.
         let (next, entries) = advanced(&taken[0]);
         assert!(store.save(&taken[0], &next, &entries, None, renewal(2, lease(2, -1))).await.unwrap());
         let taken = store.claim(lease(3, 60), 10).await.unwrap();
@@ -153,7 +154,7 @@ async fn a_released_saga_is_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never() {
+async fn only_idempotency_records_with_a_response_are_deleted_after_their_time() {
     for database in both("order").await {
         let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();

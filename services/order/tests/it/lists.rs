@@ -12,7 +12,7 @@ async fn listed(souk: &Souk, filter: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_filters() {
+async fn orders_are_listed_in_pages_and_filtered() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 100).await;
         for (index, token) in ["tok_approved", "tok_declined", "tok_approved", "tok_approved"].iter().enumerate() {
@@ -26,7 +26,7 @@ async fn pages_and_filters() {
         }
         souk.confirmed(&[(&lantern, 1)]).await;
 
-        // Newest first, a page at a time, each once.
+        // Newest first, in pages, each order once.
         let mut request = ListOrdersRequest { page_size: 2, ..Default::default() };
         let mut seen = Vec::new();
         let mut pages = 0;
@@ -68,7 +68,7 @@ async fn pages_and_filters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn timelines_say_who_did_what() {
+async fn timelines_name_the_actor_of_each_entry() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.confirmed(&[(&lantern, 1)]).await;

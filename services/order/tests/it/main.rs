@@ -1,4 +1,4 @@
-//! The order service as its clients meet it: real servers of orders, inventory and users, real clients, and a
+//! Tests of the order service as clients see it: real servers of orders, inventory and users, real clients, and a
 //! database on each engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

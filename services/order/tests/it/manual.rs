@@ -1,4 +1,4 @@
-//! An operator does outside of souk what the payment provider leaves undone, and says so: `FinishSaga`.
+//! `FinishSaga`: an operator completes a payment step outside of souk and marks it as done.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -22,13 +22,13 @@ async fn finish(souk: &Souk, who: &Person, saga: &str, step: &str) -> Result<Sag
     Ok(souk.sagas(who).finish_saga(request).await?.into_inner())
 }
 
-/// The provider cannot be reached any more, or it can again.
+/// Makes the payment provider unreachable, or reachable again.
 async fn provider(souk: &Souk, there: bool) {
     let [from, to] = if there { ["gone", "simulated_payments"] } else { ["simulated_payments", "gone"] };
     tamper(souk, &format!("ALTER TABLE {from} RENAME TO {to}")).await;
 }
 
-/// The only saga, once it got nowhere at this step.
+/// Waits until the only saga is stuck at this step, and returns it.
 async fn stuck_at(souk: &Souk, step: &str) -> Saga {
     wait::value(SOON, "the saga to get nowhere", async || {
         list(souk, "attempts >= 1").await.pop().filter(|saga| saga.step == step)
@@ -36,7 +36,7 @@ async fn stuck_at(souk: &Souk, step: &str) -> Saga {
     .await
 }
 
-/// Finishes the only saga at this step, which gets nowhere.
+/// Finishes the only saga, which is stuck at this step.
 async fn finished(souk: &Souk, step: &str) -> Saga {
     let name = stuck_at(souk, step).await.name;
     rested(async || finish(souk, &souk.staff, &name, step).await).await
@@ -82,7 +82,7 @@ async fn a_manually_captured_payment_is_refunded_manually() {
         let order = souk.get(&souk.ada, &name).await.unwrap();
         assert_eq!(order.state(), State::Confirmed);
         assert_eq!(settled_manually(&souk, &name).await, (Payment::Captured, true, None));
-        // Whoever placed it learns of it.
+        // The caller who placed the order gets its final state.
         assert_eq!(souk.place(&souk.ada, request).await.unwrap(), order);
         let entries = souk.timeline(&souk.staff, &name).await;
         let [.., told, captured, confirmed] = entries.as_slice() else { panic!("{entries:?}") };
@@ -95,11 +95,12 @@ async fn a_manually_captured_payment_is_refunded_manually() {
         let problem = refused(finish(&souk, &souk.staff, &saga, "CAPTURE").await, Reason::StateConflict);
         assert!(problem.violations()[0].description.ends_with("but is CONFIRMED"), "{problem}");
 
-        // The provider is back, and holds money that nobody takes any more; a late capture would be no news either.
+        // The provider is back and holds money that nobody captures any more. A late capture would change nothing
+        // either.
         provider(&souk, true).await;
         assert_eq!(souk.kinds(&name).await.len(), entries.len());
         souk.verified().await;
-        // It never took the money, so it cannot give it back.
+        // The provider never captured the money, so it cannot refund it.
         let request = back(&name, &[(1, 1)]);
         refused(souk.give_back(&souk.staff, request.clone()).await, Reason::ServiceUnavailable);
         let ended = finished(&souk, "REFUND").await;
@@ -116,7 +117,7 @@ async fn a_manually_captured_payment_is_refunded_manually() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_is_let_go_by_other_means() {
+async fn an_authorisation_may_be_voided_outside_of_souk() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
@@ -142,7 +143,7 @@ async fn a_hold_is_let_go_by_other_means() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_refund_may_be_paid_by_other_means() {
+async fn each_refund_may_be_paid_outside_of_souk() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 20).await;
         let order = souk.confirmed(&[(&lantern, 6)]).await;
@@ -167,14 +168,14 @@ async fn each_refund_may_be_paid_by_other_means() {
         assert_eq!(finished(&souk, "REFUND").await.state, "CANCELLED");
         provider(&souk, true).await;
 
-        // Whoever asked is answered, and nothing is paid again.
+        // The repeated requests get their responses, and nothing is paid again.
         assert!(souk.refund(staff, sorry).await.unwrap().settled_manually);
         souk.give_back(staff, returned).await.unwrap();
         souk.cancel_items(staff, cancelled).await.unwrap();
         assert_eq!(settled_manually(&souk, &order.name).await, (Payment::Captured, false, Some(gbp(8, 500_000_000))));
         assert_eq!(settled_manually(&souk, &whole.name).await, (Payment::Refunded, false, Some(gbp(5, 0))));
         souk.verified().await;
-        // What comes later, the provider pays.
+        // The provider pays later refunds.
         souk.give_back(staff, back(&order.name, &[(1, 1)])).await.unwrap();
         souk.refund(staff, refund(&kept.name, gbp(1, 0))).await.unwrap();
         let request = ListRefundsRequest { parent: order.name.clone(), ..Default::default() };
@@ -185,7 +186,7 @@ async fn each_refund_may_be_paid_by_other_means() {
         assert_eq!(settled_manually(&souk, &kept.name).await, (Payment::Captured, false, None));
         souk.verified().await;
 
-        // An answer of the provider that was only late: the refund is in its books after all.
+        // A late response of the provider: the refund is in its books after all.
         let booked = |minor: i64| {
             let key = souk_common::ids::OrderId::parse_name(&order.name).unwrap().uuid().simple().to_string();
             [
@@ -193,7 +194,7 @@ async fn each_refund_may_be_paid_by_other_means() {
                 format!("UPDATE simulated_refunds SET amount_minor = {minor} WHERE payment = '{key}'"),
             ]
         };
-        // 2.50 at least is the provider's, and 11.00 is all.
+        // The provider refunded at least 2.50, and 11.00 is the total.
         for (minor, holds) in [(500, true), (1100, true), (249, false), (1101, false), (250, true)] {
             for statement in booked(minor) {
                 assert_eq!(tamper(&souk, &statement).await, 1);
@@ -201,7 +202,7 @@ async fn each_refund_may_be_paid_by_other_means() {
             let found = broken(&souk).await;
             assert_eq!(found.is_empty(), holds, "{minor}: {found:?}");
         }
-        // Nobody settles anything manually but by FinishSaga.
+        // Only FinishSaga may mark something as settled manually.
         for (statement, undo) in [
             (
                 "UPDATE orders SET payment_settled_manually = TRUE WHERE refunded_manually_minor > 0",

@@ -1,4 +1,4 @@
-//! Notes are in the timeline, and customers see those that are meant for them.
+//! Notes are in the timeline. Customers see only those that are meant for them.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{AddOrderNoteRequest, timeline_entry::Kind};
@@ -37,7 +37,7 @@ async fn notes_are_for_staff_unless_meant_for_the_customer() {
         assert_eq!(fields(&problem), ["text"]);
         let nobody = note("orders/ord_00000000000000000000000000", "hello", true);
         refused(staff.add_order_note(nobody).await, Reason::ResourceNotFound);
-        // Rejected orders take notes, too; one that is being placed does when that is done.
+        // Rejected orders accept notes, too. An order that is being placed accepts them once it is final.
         let slow = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_slow"));
         let early = async {
             let name = souk.paying().await;

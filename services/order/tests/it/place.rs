@@ -1,4 +1,4 @@
-//! Placing orders: prices, payment tokens, stock.
+//! Placing orders: prices, payment tokens and stock.
 
 use souk_common::error::Reason;
 use souk_proto::{
@@ -54,10 +54,10 @@ async fn an_order_is_confirmed_at_todays_price() {
         assert_eq!(order.place_time, order.create_time);
         assert_eq!(souk.sums(&lantern).await, (6, 6));
         assert_eq!(souk.kinds(&order.name).await, CONFIRMED);
-        // What is stored is what was answered.
+        // The stored order equals the response.
         assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), order);
 
-        // A later price changes nothing about it.
+        // A later price does not change it.
         let product = Product { name: lantern.clone(), price: Some(gbp(9, 0)), ..Product::default() };
         let update = UpdateProductRequest { product: Some(product), update_mask: None };
         souk.products().update_product(update).await.unwrap();
@@ -69,7 +69,7 @@ async fn an_order_is_confirmed_at_todays_price() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_token_does_what_it_says() {
+async fn each_test_token_has_its_result() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 100).await;
         for token in ["tok_approved", "tok_slow", "tok_fails_once", "tok_lost_answer"] {
@@ -99,7 +99,7 @@ async fn an_order_out_of_stock_is_rejected_with_the_products() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let candle = souk.stocked("CANDLE", 1).await;
-        // Two lines of one product are one wish.
+        // Two lines of one product are added up.
         let request = order_for(&[(&lantern, 3), (&candle, 2), (&lantern, 3)], "tok_approved");
         let order = souk.place(&souk.ada, request).await.unwrap();
         assert_eq!(order.state(), State::Rejected);
@@ -119,10 +119,10 @@ async fn an_order_out_of_stock_is_rejected_with_the_products() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_counts_needs_no_stock() {
+async fn untracked_products_need_no_stock() {
     for souk in both().await {
         let postage = souk.made(untracked("POST")).await;
-        // Not even the inventory service is asked for it, once the price is known.
+        // Once the price is known, the inventory service is not called for it.
         let order = souk.confirmed(&[(&postage, 1000)]).await;
         let kinds = [Kind::Placed, Kind::PaymentAuthorized, Kind::PaymentCaptured, Kind::Confirmed];
         assert_eq!(souk.kinds(&order.name).await, kinds);
@@ -131,7 +131,7 @@ async fn what_nobody_counts_needs_no_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn validating_answers_as_placing_would_and_writes_nothing() {
+async fn validate_only_responds_as_placing_would_and_writes_nothing() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 3).await;
         let postage = souk.made(untracked("POST")).await;
@@ -141,7 +141,7 @@ async fn validating_answers_as_placing_would_and_writes_nothing() {
         assert_eq!((would_be.name.as_str(), would_be.state()), ("", State::Confirmed));
         assert_eq!((souk.all().await, souk.sums(&lantern).await), (vec![], (3, 3)));
 
-        // The key was not used up, and the real order is what was foretold.
+        // The key was not used up, and the real order equals the validated one.
         let order = souk.place(&souk.ada, request).await.unwrap();
         let foretold = Order { payment: None, name: String::new(), etag: String::new(), ..order.clone() };
         let foretold = Order { place_time: None, create_time: None, update_time: None, ..foretold };
@@ -152,7 +152,7 @@ async fn validating_answers_as_placing_would_and_writes_nothing() {
         let item = &rejection.items[0];
         assert_eq!((item.product.as_str(), item.wanted, item.available), (lantern.as_str(), 3, 0));
 
-        // What fails, fails with the same error.
+        // A request that fails has the same error when it is validated.
         let nobody = "products/prd_00000000000000000000000000";
         let trial = PlaceOrderRequest { validate_only: true, ..order_for(&[(nobody, 1)], "tok_approved") };
         let problem = refused(souk.place(&souk.ada, trial).await, Reason::FieldInvalid);
@@ -167,9 +167,9 @@ async fn validating_answers_as_placing_would_and_writes_nothing() {
     }
 }
 
-/// A price that changed between the basket and the order is the buyer's to accept.
+/// If a price changed after the buyer saw it, the buyer must accept the new total.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_costs_something_else_than_expected_is_refused() {
+async fn an_order_with_another_total_than_expected_is_refused() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 3).await;
         let expecting = |total: Money| PlaceOrderRequest {
@@ -194,11 +194,11 @@ async fn an_order_that_costs_something_else_than_expected_is_refused() {
             let problem = refused(souk.place(&souk.ada, expecting(nonsense)).await, Reason::FieldInvalid);
             assert_eq!(fields(&problem), ["expected_total"]);
         }
-        // The request_id was not used up. Written in another way it is the same sum.
+        // The request_id was not used up. The same amount may be written in another way.
         let order = souk.place(&souk.ada, expecting(gbp(5, 0))).await.unwrap();
         assert_eq!((order.state(), order.total), (State::Confirmed, Some(gbp(5, 0))));
 
-        // The answer is given again, whatever the goods cost by now.
+        // The response is repeated, whatever the goods cost now.
         let dearer = Product { name: lantern.clone(), price: Some(gbp(9, 0)), ..Product::default() };
         let update = UpdateProductRequest { product: Some(dearer), update_mask: None };
         souk.products().update_product(update).await.unwrap();
@@ -211,7 +211,7 @@ async fn an_order_that_costs_something_else_than_expected_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
+async fn invalid_orders_are_refused_with_every_field() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let euro = souk
@@ -227,12 +227,12 @@ async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
         let request = order_for(&[(&lantern, 1), (nobody, 1), (&old, 1), (&euro, 1)], "tok_approved");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["items[1].product", "items[3].product", "items[2].product"]);
-        // If nothing else is wrong, the reason says what is.
+        // If it is the only error, the reason names it.
         let request = order_for(&[(&lantern, 1), (&old, 1)], "tok_approved");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::ProductArchived);
         assert_eq!(fields(&problem), ["items[1].product"]);
 
-        // The contract's own rules.
+        // The rules of the contract.
         let request = order_for(&[(&lantern, 0), ("lantern", 1)], "");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["items[0].quantity", "items[1].product", "payment_token"]);
@@ -275,12 +275,12 @@ async fn staff_place_for_others_at_agreed_prices_with_a_number_of_their_own() {
         assert!(order.create_time.unwrap().seconds > then.seconds);
         assert_eq!(souk.get(&souk.bob, &order.name).await.unwrap(), order);
 
-        // The number is taken now, and nothing of the second order stays.
+        // The number is taken, and nothing of the second order is stored.
         request.request_id = crate::harness::key();
         let problem = refused(souk.place(&souk.staff, request.clone()).await, Reason::ResourceExists);
         assert_eq!(fields(&problem), ["external_id"]);
         assert_eq!(souk.sums(&lantern).await, (3, 3));
-        // A failure is not kept: with another number the same key works.
+        // A failure is not stored: the same key works with another number.
         request.external_id = "536366".into();
         let order = souk.place(&souk.staff, request).await.unwrap();
         assert_eq!(order.state(), State::Confirmed);
@@ -312,7 +312,7 @@ async fn a_payment_that_cannot_be_captured_returns_the_goods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_when_not() {
+async fn an_order_whose_reservation_expired_is_confirmed_only_while_there_is_stock() {
     let slow = [("SAGA__RESERVATION_TTL", "1s"), ("PAYMENT__SLOW_DELAY", "3s")];
     for souk in both_with(&slow).await {
         let lantern = souk.stocked("LANTERN", 1).await;
@@ -324,7 +324,7 @@ async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_wh
         let slow = souk.place(&souk.ada, order_for(&[(&candle, 1)], "tok_slow"));
         let quick = async {
             souk.paying().await;
-            // Bob gets it the moment Ada's hold has expired.
+            // Bob gets the piece as soon as Ada's reservation has expired.
             souk_testkit::wait::value(crate::harness::SOON, "the hold to run out", async || {
                 let order = souk.place(&souk.bob, order_for(&[(&candle, 1)], "tok_approved")).await.unwrap();
                 (order.state() == State::Confirmed).then_some(order)
@@ -345,14 +345,14 @@ async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn racing_orders_sell_each_piece_once() {
+async fn concurrent_orders_sell_each_piece_once() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let race = (0..40).map(|_| souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_approved")));
         for answer in futures::future::join_all(race).await {
             match answer {
                 Ok(order) => assert!(matches!(order.state(), State::Confirmed | State::Rejected)),
-                // Too much at once for this machine: the order continues by itself.
+                // The machine is too busy: the order continues by itself.
                 Err(status) => drop(refused(Err::<(), _>(status), Reason::ServiceUnavailable)),
             }
         }

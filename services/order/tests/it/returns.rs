@@ -1,4 +1,4 @@
-//! Goods come back in parts, each with its money.
+//! Goods are returned in parts, each with a refund.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -10,7 +10,7 @@ use souk_proto::order::v1::{
 use crate::harness::{back, both, fields, gbp, order_for, refused, untracked};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn goods_come_back_in_parts() {
+async fn goods_are_returned_in_parts() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let postage = souk.made(untracked("POST")).await;
@@ -31,14 +31,14 @@ async fn goods_come_back_in_parts() {
         assert_eq!(returned, [1, 0, 1]);
         assert_ne!(now.etag, order.etag);
 
-        // More than is left: refused, line by line, and nothing changes.
+        // More than the remaining pieces: refused with each line, and nothing changes.
         let problem =
             refused(souk.give_back(&souk.staff, back(&order.name, &[(1, 4), (9, 1)])).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["items[0].quantity", "items[1].line_number"]);
         assert!(problem.field_violations()[0].description.contains("at most 3"));
         assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), now);
 
-        // What nobody counts has money alone to give back.
+        // Untracked products have only money to return.
         let second = souk.give_back(&souk.staff, back(&order.name, &[(2, 1)])).await.unwrap();
         assert_eq!(second.refund, Some(gbp(2, 500_000_000)));
         let third = souk.give_back(&souk.staff, back(&order.name, &[(1, 2), (1, 1)])).await.unwrap();
@@ -56,7 +56,7 @@ async fn goods_come_back_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn returns_at_once_never_take_back_more_than_was_sold() {
+async fn concurrent_returns_never_exceed_the_sold_pieces() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.confirmed(&[(&lantern, 5)]).await;
@@ -76,7 +76,7 @@ async fn returns_at_once_never_take_back_more_than_was_sold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn goods_come_back_from_confirmed_orders_alone() {
+async fn goods_are_returned_only_from_confirmed_orders() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let rejected = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_declined")).await.unwrap();
@@ -95,7 +95,7 @@ async fn goods_come_back_from_confirmed_orders_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelling_and_returning_at_once_refund_each_penny_once() {
+async fn a_concurrent_cancellation_and_return_refund_each_penny_once() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 30).await;
         for _ in 0..5 {

@@ -14,7 +14,7 @@ pub async fn list(souk: &Souk, filter: &str) -> Vec<Saga> {
     souk.sagas(&souk.staff).list_sagas(request).await.unwrap().into_inner().sagas
 }
 
-/// Repeats a call until the saga is not being run at that moment.
+/// Repeats a call until no runner has the saga.
 pub async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
     wait::value(SOON, "the saga to rest", async || match call().await {
         Ok(answer) => Some(answer),
@@ -26,7 +26,7 @@ pub async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) 
     .await
 }
 
-/// An order that cannot take its stock, for inventory cannot be reached.
+/// Places an order whose stock cannot be reserved, because inventory is unreachable. Returns the order's name.
 pub async fn stuck(souk: &Souk, slow: PlaceOrderRequest) -> String {
     let placing = souk.place(&souk.ada, slow);
     let breaking = async {
@@ -40,7 +40,7 @@ pub async fn stuck(souk: &Souk, slow: PlaceOrderRequest) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_get_on_is_seen_and_tried_again() {
+async fn stuck_sagas_are_listed_and_can_be_retried() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let sold = souk.confirmed(&[(&lantern, 2)]).await;
@@ -93,7 +93,7 @@ async fn an_order_is_abandoned_before_its_payment_is_captured() {
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "customer called".into() };
         refused(souk.sagas(&souk.ada).compensate_saga(request.clone()).await, Reason::AccessDenied);
-        // What it gives back waits for inventory, too.
+        // The release of its stock waits for inventory, too.
         wait::until(SOON, "the order to be abandoned", async || {
             let answer = souk.sagas(&souk.staff).compensate_saga(request.clone()).await;
             let problem = souk_common::error::Problem::from(answer.unwrap_err());

@@ -1,4 +1,4 @@
-//! Goods leave in parts, and no piece twice.
+//! Orders are shipped in parts, and each piece once.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -10,7 +10,7 @@ use souk_proto::order::v1::{
 use crate::harness::{back, both, cancel, fields, order_for, refused, shipment, untracked};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn goods_leave_in_parts() {
+async fn an_order_is_shipped_in_parts() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let postage = souk.made(untracked("POST")).await;
@@ -24,7 +24,7 @@ async fn goods_leave_in_parts() {
         assert_eq!(lines, [(1, 2), (3, 1)]);
         assert_eq!((first.carrier.as_str(), first.tracking_number.as_str()), ("Royal Mail", "AB123"));
         assert_eq!(first.ship_time, first.create_time);
-        // The same request again: the same answer, and nothing happens.
+        // The same request again has the same response and changes nothing.
         assert_eq!(souk.ship(&souk.staff, request.clone()).await.unwrap(), first);
         let other = CreateShipmentRequest { request_id: request.request_id, ..shipment(&order.name, &[(1, 1)]) };
         refused(souk.ship(&souk.staff, other).await, Reason::IdempotencyKeyReused);
@@ -49,7 +49,7 @@ async fn goods_leave_in_parts() {
         let now = souk.get(&souk.ada, &order.name).await.unwrap();
         assert_eq!(now.fulfillment_state(), FulfillmentState::Shipped);
 
-        // What was shipped comes back, and is not shipped again.
+        // Returned pieces cannot be shipped again.
         souk.give_back(&souk.staff, back(&order.name, &[(1, 4)])).await.unwrap();
         refused(souk.ship(&souk.staff, shipment(&order.name, &[(1, 1)])).await, Reason::FieldInvalid);
         assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap().fulfillment_state(), FulfillmentState::Shipped);
@@ -71,7 +71,7 @@ async fn goods_leave_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_is_bought_and_paid_leaves() {
+async fn only_goods_of_a_confirmed_order_can_be_shipped() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 9).await;
         let rejected = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_declined")).await.unwrap();
@@ -79,7 +79,7 @@ async fn only_what_is_bought_and_paid_leaves() {
         let problem = refused(souk.ship(&souk.staff, shipment(&rejected.name, &[(1, 1)])).await, Reason::StateConflict);
         assert!(problem.violations()[0].description.ends_with("STATE_REJECTED"), "{problem}");
 
-        // Shipped and cancelled pieces exclude each other, even at once.
+        // A piece is either shipped or cancelled, even with concurrent requests.
         let order = souk.confirmed(&[(&lantern, 5)]).await;
         let ships = (0..5).map(|_| souk.ship(&souk.staff, shipment(&order.name, &[(1, 1)])));
         let cancels = (0..5).map(|_| souk.cancel_items(&souk.ada, cancel(&order.name, &[(1, 1)])));
@@ -105,7 +105,7 @@ async fn only_what_is_bought_and_paid_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shipment_says_where_to_follow_it() {
+async fn a_shipment_has_tracking_information() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 1).await;
         let order = souk.confirmed(&[(&lantern, 1)]).await;

@@ -1,4 +1,4 @@
-//! Orders paid at Stripe: the real service against `localstripe`, with a line between them that breaks.
+//! Orders paid at Stripe: the real service and `localstripe`, with a proxy in between that breaks connections.
 
 mod faults;
 mod manual;
@@ -22,7 +22,7 @@ async fn an_order_is_paid_cancelled_and_returned_at_stripe() {
         let intent = shop.intent(&payment.reference).await;
         assert_eq!((intent.status.as_str(), intent.amount, intent.currency.as_str()), ("succeeded", 750, "gbp"));
 
-        // Part of it comes back, then the rest.
+        // A part is returned, then the rest.
         souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
         assert_eq!(shop.refunds(&payment.reference).await, [250]);
         shop.agreed().await;
@@ -39,7 +39,7 @@ async fn an_order_is_paid_cancelled_and_returned_at_stripe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stripe_does_not_take_is_rejected_and_holds_nothing() {
+async fn orders_that_stripe_declines_are_rejected_and_hold_no_money() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
@@ -59,14 +59,14 @@ async fn what_stripe_does_not_take_is_rejected_and_holds_nothing() {
             assert!(!rejection.message.contains(token), "{rejection:?}");
             assert_eq!(souk.place(&souk.ada, request).await.unwrap(), order);
         }
-        // A card of the other side of the world, whose currency Stripe counts otherwise.
+        // A Japanese card, because Stripe counts yen without decimals.
         let yen = souk_proto::google::r#type::Money { currency_code: "JPY".into(), units: 1250, nanos: 0 };
         let fan = souk.made(souk_proto::inventory::v1::Product { price: Some(yen), ..draft("FAN") }).await;
         souk.receive(&fan, 1).await;
         let order = souk.place(&souk.ada, order_for(&[(&fan, 1)], APPROVED)).await.unwrap();
         let intent = shop.intent(&order.payment.unwrap().reference).await;
         assert_eq!((intent.amount, intent.currency.as_str()), (1250, "jpy"));
-        // What costs nothing needs no intent, which Stripe would not make.
+        // Stripe refuses intents of 0, so a free order has none.
         let gift = souk.made(souk_proto::inventory::v1::Product { price: Some(gbp(0, 0)), ..draft("GIFT") }).await;
         souk.receive(&gift, 1).await;
         let order = souk.place(&souk.ada, order_for(&[(&gift, 1)], APPROVED)).await.unwrap();

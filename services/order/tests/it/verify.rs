@@ -6,20 +6,20 @@ use souk_store::db::Pools;
 
 use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 
-/// Runs a statement behind the service's back. How many rows it changed.
+/// Runs a statement behind the service's back. Returns the number of changed rows.
 pub async fn tamper(souk: &Souk, statement: &str) -> usize {
     use diesel_async::RunQueryDsl;
     let db = souk.db().await;
     let changed = match db.pools() {
         Pools::Postgres(pool) => {
             let conn = &mut pool.get().await.unwrap();
-            // So it waits for anyone who changes the row just then, and does not fail.
+            // With this isolation, it waits for concurrent changes of the row instead of failing.
             diesel::sql_query("SET default_transaction_isolation = 'read committed'").execute(conn).await.unwrap();
             diesel::sql_query(statement).execute(conn).await.unwrap()
         }
         Pools::Sqlite(pool) => {
             let conn = &mut pool.writer().await.unwrap();
-            // Behind its back, nobody looks after foreign keys.
+            // Foreign keys are not checked for changes behind the service's back.
             diesel::sql_query("PRAGMA foreign_keys = OFF").execute(conn).await.unwrap();
             diesel::sql_query(statement).execute(conn).await.unwrap()
         }
@@ -80,7 +80,7 @@ async fn each_broken_promise_is_found() {
             tamper(&souk, statement).await;
             let found = broken(&souk).await;
             assert!(found.iter().any(|name| name.contains(promise)), "{}: {promise}: {found:?}", souk.engine);
-            // All of it goes, for the next case.
+            // Deletes everything for the next case.
             for table in [
                 "simulated_refunds",
                 "simulated_payments",
@@ -100,7 +100,7 @@ async fn each_broken_promise_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_orders_for_the_comparison_with_reservations() {
+async fn orders_are_read_in_pages_for_the_comparison_with_reservations() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let postage = souk.made(untracked("POST")).await;

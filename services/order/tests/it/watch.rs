@@ -1,4 +1,4 @@
-//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke continues.
+//! WatchOrders and WatchEvents: which events are sent to whom, and how a broken stream resumes.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use tonic::{Code, Streaming};
 
 use crate::harness::{self, Person, SOON, Souk, order_for, refused};
 
-/// Opens a stream, and takes the first answer, which says where it begins.
+/// Opens a stream. Returns it and the cursor of its first response, where it begins.
 async fn watch(souk: &Souk, who: &Person, cursor: &str) -> (Streaming<WatchOrdersResponse>, String) {
     let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
     let mut stream = souk.api(who).watch_orders(request).await.unwrap().into_inner();
@@ -35,7 +35,7 @@ async fn told(stream: &mut Streaming<WatchOrdersResponse>) -> (String, Order) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn customers_see_their_own_orders_change_and_staff_everyones() {
+async fn customers_watch_their_own_orders_and_staff_all_orders() {
     for souk in harness::both().await {
         let product = souk.stocked("LAMP", 5).await;
         let (mut adas, _) = watch(&souk, &souk.ada, "").await;
@@ -87,7 +87,7 @@ async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
             if number == ORDERS / 2 {
                 souk.restart().await;
             }
-            // Each stream is read a bit further, and dropped.
+            // Each stream is read a little and then dropped.
             let mut stream;
             (stream, cursor) = watch(&souk, &souk.ada, &cursor).await;
             for _ in 0..number % 4 {
@@ -126,9 +126,9 @@ async fn only_issued_cursors_are_accepted_and_they_reveal_nothing() {
     }
     let (_, busy) = watch(&souk, &souk.bob, "").await;
     assert!(empty.len() == 59 && busy.len() == 59, "{empty} {busy}");
-    // Not even that nothing has happened.
+    // A cursor does not even reveal that nothing has happened.
     assert_ne!(busy, watch(&souk, &souk.bob, "").await.1);
-    // Of another shop.
+    // The cursor of another shop.
     let request = WatchOrdersRequest { cursor: busy, ..Default::default() };
     let problem = refused(other.api(&other.ada).watch_orders(request).await, Reason::CursorExpired);
     assert_eq!(problem.field_violations()[0].path, "cursor");
@@ -148,7 +148,7 @@ async fn a_customer_may_begin_with_the_oldest_event_that_is_kept() {
             assert!(order.name == adas || order.name == bobs);
         }
         assert_eq!(told(&mut own).await.1.name, adas);
-        // Staff ask for one customer's.
+        // Staff watch the orders of one customer.
         let request = WatchOrdersRequest { customer: souk.bob.name.clone(), cursor: "start".into() };
         let mut stream = souk.api(&souk.staff).watch_orders(request).await.unwrap().into_inner();
         next(&mut stream).await;
@@ -157,7 +157,7 @@ async fn a_customer_may_begin_with_the_oldest_event_that_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn administrators_see_again_what_came_after_a_position() {
+async fn administrators_read_events_again_from_a_position() {
     for souk in harness::both().await {
         let product = souk.stocked("LAMP", 20).await;
         souk.confirmed(&[(&product, 1)]).await;
@@ -167,7 +167,7 @@ async fn administrators_see_again_what_came_after_a_position() {
         assert_eq!(stream.message().await.unwrap().unwrap().event, None);
         let second = stream.message().await.unwrap().unwrap();
         assert_eq!(second.event.unwrap().position, 2);
-        // A cursor goes first: a stream that broke comes back to the same URL.
+        // A cursor overrides the position, because a broken stream reconnects to the same URL.
         let request = WatchEventsRequest { cursor: second.cursor.clone(), ..after(0) };
         let mut stream = events.watch_events(request).await.unwrap().into_inner();
         assert_eq!(stream.message().await.unwrap().unwrap().event, None);
@@ -179,7 +179,7 @@ async fn administrators_see_again_what_came_after_a_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_have_a_budget_and_give_their_places_back() {
+async fn streams_are_limited_and_free_their_places_when_they_end() {
     let [mut souk, _] = harness::both().await;
     souk.config.common.server.max_streams = 2;
     souk.restart().await;
@@ -193,7 +193,7 @@ async fn streams_have_a_budget_and_give_their_places_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_of_events_is_for_administrators_and_services() {
+async fn only_administrators_and_services_read_the_event_log() {
     let [souk, _] = harness::both().await;
     let mut events = EventServiceClient::with_interceptor(souk.orders.channel(), souk.staff.bearer.clone());
     let status = events.watch_events(WatchEventsRequest::default()).await.unwrap_err();

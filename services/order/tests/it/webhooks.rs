@@ -1,4 +1,4 @@
-//! Webhooks against a receiver that takes, fails, hangs, redirects, is gone and comes back.
+//! Webhooks to a receiver that accepts, fails, hangs, redirects, disappears and returns.
 
 mod dead_letters;
 mod endpoints;
@@ -19,10 +19,10 @@ use souk_testkit::wait;
 use tokio::{io::AsyncWriteExt, process::Command};
 use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
-use self::receiver::{Manner, Receiver};
+use self::receiver::{Behaviour, Receiver};
 use crate::harness::{Bearer, Person, SOON, Souk, both_with, order_for};
 
-/// A schedule that tests have the time for.
+/// Short times for tests.
 const QUICK: &[(&str, &str)] = &[
     ("WEBHOOKS__INTERVAL", "20ms"),
     ("WEBHOOKS__RETRIES", "200ms,400ms,800ms"),
@@ -31,7 +31,7 @@ const QUICK: &[(&str, &str)] = &[
     ("WEBHOOKS__ALLOW_PRIVATE", "true"),
 ];
 
-/// The same with some of them, and others, set so.
+/// The same settings, with these added or replaced.
 fn quick_but(settings: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
     let kept = QUICK.iter().filter(|(name, _)| settings.iter().all(|(other, _)| other != name));
     kept.chain(settings).copied().collect()
@@ -76,7 +76,7 @@ impl Souk {
         assert!(!self.change(endpoint, &["disabled"]).await.unwrap().disabled);
     }
 
-    /// The log of an endpoint, oldest first.
+    /// The deliveries of an endpoint, oldest first.
     async fn deliveries(&self, endpoint: &str, filter: &str) -> Vec<WebhookDelivery> {
         let request = ListWebhookDeliveriesRequest {
             parent: endpoint.to_owned(),
@@ -88,7 +88,7 @@ impl Souk {
         log
     }
 
-    /// Waits until so many deliveries of an endpoint are in a state; all of them, oldest first.
+    /// Waits until `count` deliveries of an endpoint are in a state. Returns all of these, oldest first.
     async fn in_state(&self, endpoint: &str, state: State, count: usize) -> Vec<WebhookDelivery> {
         let filter = format!("state = {}", state.as_str_name());
         wait::value(SOON, &format!("{count} deliveries in {}", state.as_str_name()), async || {
@@ -103,7 +103,7 @@ impl Souk {
         Ok(self.webhooks().redeliver_webhook(request).await?.into_inner())
     }
 
-    /// An order that Ada placed, which makes two events: placed and confirmed.
+    /// Places an order as Ada, which makes two events: placed and confirmed.
     async fn ordered(&self, product: &str) -> String {
         let order = self.place(&self.ada, order_for(&[(product, 1)], "tok_approved")).await.unwrap();
         assert_eq!(order.state(), order::State::Confirmed);
@@ -111,7 +111,7 @@ impl Souk {
     }
 }
 
-/// What the package `standardwebhooks` says to each request: `true`, or why it refuses it.
+/// The results of the package `standardwebhooks` for each request: `true`, or why it refuses it.
 async fn judged(requests: &[Value]) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let found = Command::new(root.join(".ci/tool")).args(["--python", "standardwebhooks"]).output().await.unwrap();
@@ -134,10 +134,10 @@ async fn judged(requests: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_is_posted_in_order_signed_and_logged() {
+async fn events_are_posted_in_order_signed_and_logged() {
     for souk in both_with(QUICK).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let (all, some) = (Receiver::start(Manner::Take).await, Receiver::start(Manner::Take).await);
+        let (all, some) = (Receiver::start(Behaviour::Take).await, Receiver::start(Behaviour::Take).await);
         let every = souk.hook(&all.url(), &[]).await;
         let confirmed = souk.hook(&some.url(), &["order.confirmed", "order.refunded"]).await;
 
@@ -150,7 +150,7 @@ async fn what_happens_is_posted_in_order_signed_and_logged() {
         assert_eq!(few[0].kind(), "order.confirmed");
         assert_eq!((&few[0].id, &few[0].text), (&got[1].id, &got[1].text));
 
-        // As the REST API shows it: 64-bit numbers as text, fields in lowerCamelCase, also those that are empty.
+        // In the format of the REST API: 64-bit numbers as text, fields in lowerCamelCase, including empty ones.
         let data = &got[3].body["data"];
         assert_eq!(data["name"], order.name);
         assert_eq!(data["state"], "STATE_CANCELLED");
@@ -175,7 +175,7 @@ async fn what_happens_is_posted_in_order_signed_and_logged() {
         assert_eq!(souk.deliveries(&every.name, "event_type != order.placed").await, log[1..]);
         assert_eq!(souk.in_state(&confirmed.name, State::Delivered, 1).await.len(), 1);
 
-        // By the receivers' own package: every request, and none that was changed.
+        // The receivers' own package accepts every request, and refuses changed ones.
         let mut requests: Vec<_> = got.iter().map(|got| got.to_json(&every.secret)).collect();
         requests.extend(few.iter().map(|got| got.to_json(&confirmed.secret)));
         let genuine = requests.len();
@@ -195,9 +195,9 @@ async fn what_happens_is_posted_in_order_signed_and_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_rotation_both_secrets_are_good_for_a_while() {
+async fn after_a_rotation_both_secrets_are_valid_for_a_time() {
     for souk in both_with(QUICK).await {
-        let receiver = Receiver::start(Manner::Take).await;
+        let receiver = Receiver::start(Behaviour::Take).await;
         let old = souk.hook(&receiver.url(), &[]).await;
         assert!(old.secret.starts_with("whsec_") && old.previous_secret_expire_time.is_none());
         let request = souk_proto::order::v1::RotateWebhookSecretRequest { name: old.name.clone(), etag: String::new() };

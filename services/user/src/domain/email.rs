@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_has_one_form() {
+    fn equal_addresses_have_one_normal_form() {
         assert_eq!(Email::parse(" Ann@Example.COM\n").unwrap().as_str(), "ann@example.com");
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         let long = format!("{}@example.com", "a".repeat(250));
         for text in ["", "ann", "@example.com", "ann@", "a@b@c", "a b@example.com", "a\0@example.com", &long] {
             assert_eq!(Email::parse(text), Err(EmailError), "{text}");

@@ -218,7 +218,7 @@ mod tests {
     const DECOMPOSED: &str = "gru\u{308}\u{df}e aus ko\u{308}ln";
 
     #[test]
-    fn one_password_however_it_is_typed() {
+    fn a_password_is_the_same_in_every_unicode_form() {
         let spaces = COMPOSED.replace(' ', "\u{a0}");
         for chosen in [COMPOSED, DECOMPOSED, &spaces] {
             let hash = cost(1).hash(&Password::chosen(chosen.to_owned()).unwrap()).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_what_was_typed_once_is_right_and_made_anew() {
+    fn a_hash_of_an_unnormalised_password_is_valid_and_replaced() {
         for text in [DECOMPOSED, "tab\u{a0}and more", COMPOSED] {
             let verdict = cost(1).verify(&typed(text), Some(&raw_hash(text))).unwrap();
             assert_eq!(verdict, if text == COMPOSED { Verdict::Right } else { Verdict::RightButOld });
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_password_is_counted_once_it_is_composed() {
+    fn the_length_of_a_new_password_is_counted_after_normalisation() {
         let chosen = |text: &str| Password::chosen(text.to_owned()).map(drop);
         let decomposed = "u\u{308}";
         assert_eq!(chosen(&decomposed.repeat(9)), Err(PasswordError::Length));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_password_is_right_and_no_other() {
+    fn only_the_right_password_is_accepted() {
         let hash = cost(1).hash(&typed("correct horse")).unwrap();
         assert_eq!(cost(1).verify(&typed("correct horse"), Some(&hash)).unwrap(), Verdict::Right);
         assert_eq!(cost(1).verify(&typed("correct horsf"), Some(&hash)).unwrap(), Verdict::Wrong);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_another_cost_is_old() {
+    fn a_hash_with_another_cost_is_outdated() {
         let hash = cost(1).hash(&typed("correct horse")).unwrap();
         assert_eq!(cost(2).verify(&typed("correct horse"), Some(&hash)).unwrap(), Verdict::RightButOld);
         assert_eq!(cost(2).verify(&typed("wrong horse"), Some(&hash)).unwrap(), Verdict::Wrong);

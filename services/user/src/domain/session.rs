@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reuse_within_the_grace_is_no_theft() {
+    fn reuse_of_a_token_within_the_grace_time_is_no_theft() {
         let now = Utc::now();
         let judge = |ago| judge_reuse(now - TimeDelta::seconds(ago), now, TimeDelta::seconds(10));
         assert_eq!([judge(-3), judge(0), judge(10)], [Refused::JustUsed; 3]);

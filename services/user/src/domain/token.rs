@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_differ_and_do_not_show() {
+    fn tokens_are_unique_and_hidden_in_debug_output() {
         let (one, other) = (RefreshToken::random().unwrap(), RefreshToken::random().unwrap());
         assert_ne!(one.hash(), other.hash());
         let debug = format!("{one:?}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_takes_both_the_token_and_the_salt() {
+    fn a_successor_needs_both_the_token_and_the_salt() {
         let (token, salt) = (RefreshToken::random().unwrap(), Salt::random().unwrap());
         let next = token.successor(&salt).expose();
         assert_eq!(next.len(), 43);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_signs_what_its_public_half_checks() {
+    fn the_public_key_verifies_signatures_of_its_key() {
         let now = Utc::now();
         let key = SigningKey::generate(now, now).unwrap();
         let claims = Claims {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn at_any_time_one_key_signs() {
+    fn exactly_one_key_signs_at_any_time() {
         let now = Utc::now();
         let second = |seconds| now + TimeDelta::seconds(seconds);
         let mut old = SigningKey::generate(now, now).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_key_signs_no_more_but_stays_published_until_its_tokens_ran_out() {
+    fn a_retired_key_stays_published_until_its_tokens_expired() {
         let now = Utc::now();
         let ttl = TimeDelta::minutes(15);
         let mut key = SigningKey::generate(now, now + TimeDelta::seconds(10)).unwrap();

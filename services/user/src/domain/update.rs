@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mask_what_is_set_changes() {
+    fn without_a_mask_the_set_fields_change() {
         let (user, changed) = updated(&[], values("", "Anna", ""), false).unwrap();
         assert_eq!((fields(&user), changed), (("ann@example.com", "Anna", Some("7")), true));
         let (user, changed) = updated(&[], values("ANN@example.com", "", "7"), false).unwrap();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_names_what_changes_and_may_empty_it() {
+    fn a_mask_names_the_fields_to_change_or_clear() {
         let (user, _) = updated(&["display_name"], values("x@example.com", "", "9"), false).unwrap();
         assert_eq!(fields(&user), ("ann@example.com", "", Some("7")));
         let (user, _) = updated(&["external_id"], values("", "", ""), true).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_replaces_all_that_the_caller_may_change() {
+    fn a_star_replaces_all_fields_that_the_caller_may_change() {
         let (user, _) = updated(&["*"], values("bo@example.com", "", ""), false).unwrap();
         assert_eq!(fields(&user), ("bo@example.com", "", Some("7")));
         let (user, _) = updated(&["*"], values("bo@example.com", "", ""), true).unwrap();

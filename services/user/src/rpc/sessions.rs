@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+    fn every_cursor_is_parsed_and_other_texts_are_refused() {
         let place = Ended { time: now(), session: SessionId::new() };
         assert_eq!(read(&write(place)), Some(place));
         for text in ["x", "1", "1.", ".ses_00000000000000000000000000", "9999999999999999999.x", "1.ses_x"] {

@@ -1,4 +1,4 @@
-//! Who may call what: each method, as each sort of caller.
+//! Access to each method for each kind of caller.
 
 use souk_common::{auth::Role, error::Reason, ids::UserId};
 use souk_proto::user::v1::{
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{PASSWORD, Service, both, name, refused};
 
-/// Calls a method by its name on an account, and says only whether it was let in.
+/// Calls a method on an account. Returns only whether the caller was admitted.
 async fn call(service: &Service, token: Option<&str>, method: &str, name: &str) -> Result<(), Status> {
     let mut users = token.map_or_else(|| service.users(), |token| service.users_as(token));
     let name = name.to_owned();
@@ -36,7 +36,7 @@ async fn call(service: &Service, token: Option<&str>, method: &str, name: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_method_lets_in_whom_its_contract_names() {
+async fn each_method_admits_exactly_the_callers_of_its_access_rule() {
     const NOBODY: usize = 0;
     // Anonymous, the account's owner, another customer, staff, an administrator.
     let table = [
@@ -71,7 +71,7 @@ async fn each_method_lets_in_whom_its_contract_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn someone_else_and_no_one_at_all_look_the_same() {
+async fn a_foreign_account_and_a_missing_one_have_the_same_error() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let bo = souk.customer("bo@example.com").await;
@@ -87,7 +87,7 @@ async fn someone_else_and_no_one_at_all_look_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_none_is_refused_everywhere() {
+async fn an_invalid_token_is_refused_everywhere() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let (head, signature) = ann.access_token.rsplit_once('.').unwrap();
@@ -95,7 +95,7 @@ async fn a_token_that_is_none_is_refused_everywhere() {
         for token in ["", "x", "a.b.c", &format!("{head}."), &format!("{head}.{turned}"), &ann.refresh_token] {
             refused(souk.users_as(token).get_me(GetMeRequest {}).await, Reason::TokenInvalid);
         }
-        // Also where none was needed: a token that is sent must be valid.
+        // Also for methods that need no token: a token that is sent must be valid.
         let request = souk_proto::user::v1::RegisterRequest {
             email: "new@example.com".into(),
             password: PASSWORD.into(),

@@ -1,4 +1,4 @@
-//! Making accounts and reading them.
+//! Creating and reading accounts.
 
 use souk_common::{auth::Role, error::Reason, ids::UserId};
 use souk_proto::user::v1::{CreateUserRequest, GetMeRequest, GetUserRequest, RegisterRequest, User, user::State};
@@ -11,7 +11,7 @@ fn register(email: &str, password: &str) -> RegisterRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn registering_makes_an_active_customer() {
+async fn registering_creates_an_active_customer() {
     for souk in both().await {
         let user = souk.users().register(register("Ann@Example.com", PASSWORD)).await.unwrap().into_inner();
         assert_eq!(user.email, "ann@example.com");
@@ -41,7 +41,7 @@ async fn an_email_is_taken_in_any_letter_case() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_registered_is_named() {
+async fn invalid_registrations_are_refused_with_the_field() {
     for souk in both().await {
         for (request, field) in [
             (register("", PASSWORD), "email"),
@@ -62,7 +62,7 @@ async fn what_cannot_be_registered_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_made_for_someone_has_no_password_yet() {
+async fn an_account_created_by_an_administrator_has_no_password() {
     for souk in both().await {
         let admin = souk.staff("admin@example.com", Role::Admin).await;
         let mut users = souk.users_as(&admin.access_token);
@@ -95,7 +95,7 @@ async fn an_account_made_for_someone_has_no_password_yet() {
         let problem = refused(users.create_user(CreateUserRequest { user: Some(odd) }).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["user.external_id"]);
 
-        // Two accounts without an external id do not clash.
+        // Accounts without an external id do not conflict.
         for email in ["c@example.com", "d@example.com"] {
             let user = User { email: email.into(), ..User::default() };
             users.create_user(CreateUserRequest { user: Some(user) }).await.unwrap();

@@ -8,7 +8,7 @@ use souk_user::{admin, error::Error};
 use crate::harness::{PASSWORD, Service, both, config, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_is_made_with_a_password_of_either_origin() {
+async fn an_administrator_is_created_with_a_given_or_a_generated_password() {
     for souk in both().await {
         let made = admin::create_admin(&souk.config, " Root@Example.com", None).await.unwrap();
         let password = made.password.clone().unwrap();
@@ -34,7 +34,7 @@ async fn an_administrator_is_made_with_a_password_of_either_origin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_administrator_is_made_once() {
+async fn the_first_administrator_is_created_once() {
     for souk in both().await {
         souk.register("customer@example.com").await;
         let made = admin::ensure_admin(&souk.config, "admin@souk.example").await.unwrap().unwrap();
@@ -46,7 +46,7 @@ async fn the_first_administrator_is_made_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_database_needs_no_server_first() {
+async fn the_command_line_migrates_a_fresh_database() {
     for engine in Engine::ALL {
         let database = database(engine, "user").await;
         let config = config(&database, &[]);

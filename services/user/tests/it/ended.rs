@@ -1,4 +1,4 @@
-//! Sessions that have ended: their access tokens are refused, and those who check tokens are told.
+//! Ended sessions: their access tokens are refused, and services that check tokens can list them.
 
 use std::str::FromStr;
 
@@ -19,14 +19,14 @@ use tonic::{Request, Status};
 
 use crate::harness::{PASSWORD, Service, both, fields, id, name, refused};
 
-/// The session's id, as in its access token.
+/// The id of the session in its access token.
 fn sid(session: &Session) -> String {
     let claims = session.access_token.split('.').nth(1).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     claims["sid"].as_str().unwrap().to_owned()
 }
 
-/// Asks in the name of another service.
+/// Lists ended sessions as another service.
 async fn list(service: &Service, cursor: &str, page_size: i32) -> Result<ListEndedSessionsResponse, Status> {
     let tokens = ServiceTokens::new(&Secret::new("0123456789abcdef0123456789abcdef"), "order");
     let mut request = Request::new(ListEndedSessionsRequest { cursor: cursor.to_owned(), page_size });
@@ -39,10 +39,10 @@ fn ids(response: &ListEndedSessionsResponse) -> Vec<&str> {
     response.sessions.iter().map(|ended| ended.session_id.as_str()).collect()
 }
 
-/// However a session ends, its access tokens are refused from then on, here at once, and others are told; those of other
-/// accounts, and those given out a moment later, are not.
+/// However a session ends, its access tokens are refused: here at once, and the list has the session. Tokens of other
+/// accounts, and tokens that were issued a moment later, stay valid.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tokens_of_a_session_end_with_it() {
+async fn access_tokens_are_refused_once_their_session_ended() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let admin = souk.staff("admin@example.com", Role::Admin).await;
@@ -81,7 +81,7 @@ async fn the_tokens_of_a_session_end_with_it() {
                     gone.truncate(1);
                     let session = SessionId::from_str(&sid(&here)).unwrap();
                     let long_ago = Utc::now() - TimeDelta::hours(1);
-                    // As if it had been exchanged an hour ago.
+                    // As if the token had been exchanged an hour ago.
                     let token = souk_user::domain::token::RefreshToken::sent(here.refresh_token.clone());
                     let exchange = Exchange {
                         salt: souk_user::domain::token::Salt::random().unwrap(),
@@ -111,7 +111,7 @@ async fn the_tokens_of_a_session_end_with_it() {
             let told = list(service, "", 0).await.unwrap();
             let (mut told, mut expected) = (ids(&told), ended.iter().map(String::as_str).collect::<Vec<_>>());
             told.sort_unstable();
-            // The one that was logged out is not the only one that the change of the password ended.
+            // The change of the password ended other sessions, too.
             expected.sort_unstable();
             let missing: Vec<_> = expected.iter().filter(|session| !told.contains(session)).collect();
             assert!(missing.is_empty(), "{missing:?} of {told:?}");
@@ -146,14 +146,14 @@ async fn ended_sessions_are_listed_in_pages_then_incrementally() {
         }
         assert_eq!(told, expected);
         let expiry = list(&souk, "", 0).await.unwrap().sessions[0].token_expire_time.unwrap();
-        // 15 minutes, and one for clocks that differ.
+        // 15 minutes, and one minute for clocks that differ.
         assert!((expiry.seconds - Utc::now().timestamp() - 16 * 60).abs() < 60, "{expiry:?}");
 
         let next = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         log_out(&next).await;
         let page = list(&souk, &cursor, 0).await.unwrap();
         assert!(ids(&page).contains(&sid(&next).as_str()));
-        // What ended too long ago for any access token of it to be valid is not told.
+        // A session that ended so long ago that no access token of it is valid is not listed.
         let ago = Utc::now() - TimeDelta::minutes(17);
         let old = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         let token = souk_user::domain::token::RefreshToken::sent(old.refresh_token.clone());
@@ -163,7 +163,7 @@ async fn ended_sessions_are_listed_in_pages_then_incrementally() {
 
         let problem = refused(list(&souk, "nonsense", 0).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["cursor"]);
-        // It is for services alone.
+        // Only services may list them.
         let request = ListEndedSessionsRequest::default();
         refused(souk.sessions().list_ended_sessions(request).await, Reason::AccessDenied);
     }

@@ -1,4 +1,4 @@
-//! Boots the service and speaks to it.
+//! Boots the service and calls it.
 
 use souk_common::{
     auth::{Role, Roles},
@@ -33,12 +33,12 @@ pub struct Service {
 /// A database with one running replica of the service.
 pub type Souk = With<Service, TestDatabase>;
 
-/// The service on a fresh database of each engine.
+/// The service on a new database of each engine.
 pub async fn both() -> [Souk; 2] {
     both_with(&[]).await
 }
 
-/// The same, with settings of `[user]` by their variables' last part.
+/// The same with settings of `[user]`, named by the last part of their variables.
 pub async fn both_with(settings: &[(&str, &str)]) -> [Souk; 2] {
     [start(Engine::Sqlite, settings).await, start(Engine::Postgres, settings).await]
 }
@@ -50,13 +50,13 @@ async fn start(engine: Engine, settings: &[(&str, &str)]) -> Souk {
 }
 
 pub fn config(database: &TestDatabase, more: &[(&str, &str)]) -> Config {
-    // Here is one clock.
+    // All processes use one clock here.
     let fixed = [&[("SOUK_AUTH__LEEWAY", "0s")][..], &CHEAP_HASHING].concat();
     Config::from_settings(&settings("user", DEFAULTS, database, &[&fixed[..], more].concat())).unwrap()
 }
 
 impl Service {
-    /// Another replica of the service, on the same database as any others.
+    /// Starts a replica of the service on this database, which may have others.
     pub async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
         let config = config(database, settings);
         let running = Running::start(|listener, stop| souk_user::serve(config.clone(), listener, stop)).await;
@@ -73,7 +73,7 @@ impl Service {
         self.running.channel()
     }
 
-    /// The account methods, as nobody.
+    /// The account methods without a token.
     pub fn users(&self) -> UserServiceClient<InterceptedService<Channel, Bearer>> {
         UserServiceClient::with_interceptor(self.channel(), Bearer::Nobody)
     }

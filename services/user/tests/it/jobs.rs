@@ -1,4 +1,4 @@
-//! Background work as its operators see it, over two replicas of the service.
+//! Jobs as administrators see them, with two replicas of the service.
 
 use std::{str::FromStr, time::Duration};
 
@@ -25,7 +25,7 @@ fn request<T>(token: Option<&str>, message: T) -> Request<T> {
 
 async fn list(service: &Service, token: Option<&str>, parent: &str) -> Result<Vec<Job>, Status> {
     let (mut client, mut jobs) = (JobServiceClient::new(service.channel()), Vec::new());
-    // A page each, to see that nothing is lost between them.
+    // One job per page, to check that no job is missed.
     let mut asked = ListJobsRequest { parent: parent.to_owned(), page_size: 1, page_token: String::new() };
     loop {
         let page = client.list_jobs(request(token, asked.clone())).await?.into_inner();
@@ -81,7 +81,7 @@ async fn errors_are_reported_and_nobody_else_is_admitted() {
         let unknown = run(&souk, Some(&admin), "services/user/jobs/sweep").await;
         let problem = refused(unknown, Reason::ResourceNotFound);
         assert!(problem.message().ends_with("are session-cleanup, signing-keys"), "{problem}");
-        // Another service's, at the wrong service.
+        // The job of another service, sent to the wrong service.
         refused(run(&souk, Some(&admin), "services/order/jobs/saga").await, Reason::ResourceNotFound);
         let elsewhere = refused(list(&souk, Some(&admin), "services/order").await, Reason::FieldInvalid);
         assert_eq!(fields(&elsewhere), ["parent"]);

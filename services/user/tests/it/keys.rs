@@ -1,4 +1,4 @@
-//! Keys that access tokens are signed with: published, replaced, forgotten.
+//! The keys that sign access tokens: publication, rotation and deletion.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn published(service: &Service) -> Vec<JsonWebKey> {
     set.into_inner().keys
 }
 
-/// A token's header and claims, once its signature was checked without any library of tokens.
+/// The header and the claims of a token. Its signature is checked without a token library.
 fn decode(token: &str, keys: &[JsonWebKey]) -> (Value, Value) {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let (header, claims) = message.split_once('.').unwrap();
@@ -32,7 +32,7 @@ fn decode(token: &str, keys: &[JsonWebKey]) -> (Value, Value) {
     (header, claims)
 }
 
-/// Replaces the key as if it had been that long ago, so that the new one signs now.
+/// Rotates the key as if it had happened `ago`, so that the new key signs now.
 async fn rotate(souk: &Souk, ago: TimeDelta) {
     let now = domain::now() - ago;
     assert!(souk.store.rotate_key(now, Utc::now()).await.unwrap().is_some());
@@ -69,7 +69,7 @@ async fn a_token_is_checked_by_the_published_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_signs_while_the_old_one_still_checks() {
+async fn a_new_key_signs_while_the_old_one_still_verifies() {
     for souk in both().await {
         let old = souk.customer("ann@example.com").await;
         rotate(&souk, TimeDelta::seconds(30)).await;
@@ -77,7 +77,7 @@ async fn a_new_key_signs_while_the_old_one_still_checks() {
         assert_eq!(keys.len(), 2);
         let new = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         assert_ne!(decode(&old.access_token, &keys).0["kid"], decode(&new.access_token, &keys).0["kid"]);
-        // A replica that has not seen the keys yet, and one that knows the old key alone.
+        // A new replica without keys in memory, and a replica that knows only the old key.
         let fresh = Service::start(&souk.database, &[]).await;
         for session in [&old, &new] {
             fresh.users_as(&session.access_token).get_me(GetMeRequest {}).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_new_key_is_published_before_it_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_whose_last_token_ran_out_is_forgotten() {
+async fn a_key_is_deleted_after_its_last_token_expired() {
     for souk in both().await {
         let old = souk.customer("ann@example.com").await;
         rotate(&souk, TimeDelta::minutes(20)).await;
@@ -114,7 +114,7 @@ async fn a_key_whose_last_token_ran_out_is_forgotten() {
         refused(fresh.users_as(&old.access_token).get_me(GetMeRequest {}).await, Reason::TokenInvalid);
         let new = fresh.log_in("ann@example.com", PASSWORD).await.unwrap();
         fresh.users_as(&new.access_token).get_me(GetMeRequest {}).await.unwrap();
-        // Old enough now: replaced, and published beside the new one.
+        // The key is old enough to be replaced. It stays published beside the new one.
         assert_eq!(
             jobs::turn_keys(souk.store.clone(), TimeDelta::minutes(1), TimeDelta::minutes(15)).await.unwrap(),
             1
@@ -124,7 +124,7 @@ async fn a_key_whose_last_token_ran_out_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_access_token_runs_out() {
+async fn an_access_token_expires() {
     let souks = both_with(&[("ACCESS_TOKEN_TTL", "1s")]).await;
     join_all(souks.iter().map(|souk| async {
         let ann = souk.customer("ann@example.com").await;

@@ -8,8 +8,8 @@ use souk_user::{admin, domain::user::State};
 
 use crate::harness::{Souk, both, fields, refused};
 
-/// An administrator's token, and accounts `user-0@example.com` to `user-<count - 1>`, of which the even ones have a
-/// number in another system.
+/// An administrator's token, and accounts `user-0@example.com` to `user-<count - 1>`. Those with an even number have an
+/// external id.
 async fn filled(souk: &Souk, count: usize) -> String {
     let token = souk.staff("admin@example.com", Role::Admin).await.access_token;
     let mut users = souk.users_as(&token);
@@ -28,7 +28,7 @@ async fn emails(souk: &Souk, token: &str, filter: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_come_newest_first_and_none_is_missed() {
+async fn pages_are_newest_first_and_miss_no_account() {
     for souk in both().await {
         let token = filled(&souk, 7).await;
         let mut users = souk.users_as(&token);
@@ -39,7 +39,7 @@ async fn pages_come_newest_first_and_none_is_missed() {
             let page = users.list_users(request.clone()).await.unwrap().into_inner();
             seen.extend(page.users.into_iter().map(|user| user.email));
             pages += 1;
-            // Who comes meanwhile is newer, and so on no later page.
+            // Accounts that are created in the meantime are newer, so they are on no later page.
             souk.register(&format!("late-{pages}@example.com")).await;
             if page.next_page_token.is_empty() {
                 break;
@@ -54,7 +54,7 @@ async fn pages_come_newest_first_and_none_is_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filters_narrow_the_list_alike_on_both_engines() {
+async fn filters_find_the_same_accounts_on_both_engines() {
     for souk in both().await {
         let token = filled(&souk, 4).await;
         admin::set_state(&souk.config, "user-3@example.com", State::Disabled).await.unwrap().unwrap();
@@ -103,7 +103,7 @@ async fn invalid_page_tokens_and_filters_are_refused() {
             let request = ListUsersRequest { page_token: page_token.into(), ..request.clone() };
             refused(users.list_users(request).await, Reason::PageTokenInvalid);
         }
-        // Another size is the same list.
+        // Another page size does not change the list.
         let request = ListUsersRequest { page_token: page.next_page_token, page_size: 1000, ..request };
         assert_eq!(users.list_users(request).await.unwrap().into_inner().users.len(), 2);
     }

@@ -1,4 +1,4 @@
-//! The user service as its clients meet it: a real server, a real client, a database on each engine.
+//! Tests of the user service as clients see it: a real server, real clients, and a database on each engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod access;

@@ -1,4 +1,4 @@
-//! Log-in, and changing a password.
+//! Log-in and changes of passwords.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::harness::{PASSWORD, Service, both, both_with, fields, id, name, refus
 const NEW: &str = "another horse battery";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_password_unknown_email_and_nonsense_get_one_answer() {
+async fn a_wrong_password_an_unknown_email_and_an_invalid_email_have_the_same_error() {
     for souk in both().await {
         souk.register("ann@example.com").await;
         let mut answers = Vec::new();
@@ -48,8 +48,7 @@ async fn an_unknown_email_takes_as_long_as_a_wrong_password() {
     for souk in both_with(&[("HASHING__MEMORY", "32MiB"), ("HASHING__ITERATIONS", "3")]).await {
         souk.register("ann@example.com").await;
         let mut fastest = [Duration::MAX; 3];
-        // The fastest of several tries is what the work takes, without what the machine does beside it; on a busy
-        // one it takes more tries to see it.
+        // The fastest of several tries is the time of the work itself. A busy machine needs more tries.
         let alike = loop_until(40, async || {
             for (at, email) in ["ann@example.com", "nobody@example.com", "nonsense"].into_iter().enumerate() {
                 fastest[at] = fastest[at].min(log_in_time(&souk, email).await);
@@ -62,7 +61,7 @@ async fn an_unknown_email_takes_as_long_as_a_wrong_password() {
     }
 }
 
-/// Tries at least three times, and again until it holds, but only so often; whether it held.
+/// Repeats a check at least three times until it holds, and at most `most` times. Returns whether it held.
 async fn loop_until(most: usize, mut holds: impl AsyncFnMut() -> bool) -> bool {
     for tries in 1..=most {
         if holds().await && tries >= 3 {
@@ -86,7 +85,7 @@ async fn a_hash_of_another_cost_is_replaced_at_log_in() {
         assert_eq!(stored().await, before);
         let session = dearer.log_in("ann@example.com", PASSWORD).await.unwrap();
         assert!(stored().await.as_str().contains(",t=2,"), "{}", stored().await.as_str());
-        // Nothing that a client sees has changed.
+        // The client sees no difference.
         assert_eq!(session.user.unwrap(), user);
         dearer.log_in("ann@example.com", PASSWORD).await.unwrap();
         assert!(Cost::new(64, 2, 1).unwrap().verify(&Password::typed(PASSWORD.into()), Some(&stored().await)).is_ok());
@@ -121,14 +120,14 @@ async fn a_new_password_replaces_the_old_one_and_ends_every_session() {
     }
 }
 
-/// "grüße aus köln", as Windows and Android send it, and as a Mac may.
+/// "grüße aus köln" as Windows and Android send it, and as a Mac may send it.
 const COMPOSED: &str = "gr\u{fc}\u{df}e aus k\u{f6}ln";
 const DECOMPOSED: &str = "gru\u{308}\u{df}e aus ko\u{308}ln";
-/// With the space that a Mac types with the option key.
+/// With the no-break space that a Mac types with the option key.
 const SPACED: &str = "gr\u{fc}\u{df}e\u{a0}aus k\u{f6}ln";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_the_same_however_it_is_typed() {
+async fn a_password_is_the_same_in_every_unicode_form() {
     for souk in both().await {
         for (at, typed) in [COMPOSED, DECOMPOSED, SPACED].into_iter().enumerate() {
             let email = format!("ann-{at}@example.com");
@@ -136,7 +135,7 @@ async fn a_password_is_the_same_however_it_is_typed() {
                 RegisterRequest { email: email.clone(), password: typed.to_owned(), display_name: String::new() };
             souk.users().register(request).await.unwrap();
             for typed in [COMPOSED, DECOMPOSED, SPACED] {
-                // Also where it is changed, to another that is typed in another way.
+                // Also in a change of the password, with another Unicode form.
                 for (current_password, new_password) in [(typed, DECOMPOSED), (COMPOSED, COMPOSED)] {
                     let session = souk.log_in(&email, current_password).await.unwrap();
                     let request = ChangePasswordRequest {
@@ -149,7 +148,7 @@ async fn a_password_is_the_same_however_it_is_typed() {
             }
             refused(souk.log_in(&email, &COMPOSED.to_uppercase()).await, Reason::CredentialsInvalid);
         }
-        // The command line's, too.
+        // Also for passwords from the command line.
         let made = admin::create_admin(&souk.config, "admin@example.com", Some(DECOMPOSED.into())).await.unwrap();
         assert!(made.password.is_none());
         souk.log_in("admin@example.com", COMPOSED).await.unwrap();
@@ -157,7 +156,7 @@ async fn a_password_is_the_same_however_it_is_typed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_of_an_uncomposed_password_works_and_is_replaced() {
+async fn a_hash_of_an_unnormalised_password_is_valid_and_replaced() {
     for souk in both().await {
         let user = User::new(Email::parse("ann@example.com").unwrap(), String::new(), String::new(), now());
         let params = argon2::Params::new(64, 1, 1, None).unwrap();
@@ -180,7 +179,7 @@ async fn a_hash_of_an_uncomposed_password_works_and_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_password_is_counted_and_checked_once_it_is_composed() {
+async fn a_new_password_is_counted_and_checked_after_normalisation() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let letter = "u\u{308}";

@@ -1,4 +1,4 @@
-//! What happens when many ask for the same thing at once, of two replicas of the service.
+//! Concurrent requests at two replicas of the service.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use tonic::Status;
 
 use crate::harness::{PASSWORD, Service, both, id, name, refused};
 
-/// Starts all of them in the same moment; what each came to.
+/// Starts all futures at the same moment. Returns their results.
 async fn together<T, F>(work: impl IntoIterator<Item = F>) -> Vec<Result<T, Status>>
 where
     T: Send + 'static,
@@ -50,7 +50,7 @@ fn reasons<T>(results: &[Result<T, Status>]) -> Vec<Reason> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_who_register_one_email_one_gets_it() {
+async fn of_many_registrations_with_one_email_one_succeeds() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let attempts = (0..16).map(|at| {
@@ -66,7 +66,7 @@ async fn of_many_who_register_one_email_one_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_refresh_with_one_token_at_once_get_the_same_next_one() {
+async fn concurrent_refreshes_with_one_token_get_the_same_next_token() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let mut session = souk.customer("ann@example.com").await;
@@ -89,7 +89,7 @@ async fn all_who_refresh_with_one_token_at_once_get_the_same_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_refreshed_as_it_ends_has_ended() {
+async fn a_session_that_ends_during_a_refresh_has_ended() {
     for souk in both().await {
         for round in 0..10 {
             let session = souk.customer(&format!("ann-{round}@example.com")).await;
@@ -118,7 +118,7 @@ async fn a_session_that_is_refreshed_as_it_ends_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn administrators_who_all_go_at_once_leave_one() {
+async fn concurrent_demotions_of_all_administrators_leave_one() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let mut admins = vec![souk.staff("chief@example.com", Role::Admin).await.user.unwrap()];
@@ -142,9 +142,9 @@ async fn administrators_who_all_go_at_once_leave_one() {
     }
 }
 
-/// Who is demoted tries at the same moment to become what they were, in every way there is.
+/// While an administrator is demoted, they try to restore their role in every possible way.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demoted_administrator_does_not_make_himself_one_again() {
+async fn a_demoted_administrator_cannot_restore_the_role() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let chief = souk.staff("chief@example.com", Role::Admin).await;
@@ -165,7 +165,7 @@ async fn a_demoted_administrator_does_not_make_himself_one_again() {
             results[4].as_ref().unwrap();
             let after = souk.store.user(id(mallory.user.as_ref().unwrap())).await.unwrap();
             assert_eq!(after.roles, Roles::default(), "{} round {round}", souk.database.engine);
-            // A request that was let in before the roles changed, and gets to the database after that.
+            // A request that was admitted before the roles changed, and reaches the database afterwards.
             let (user, store) = (id(mallory.user.as_ref().unwrap()), &souk.store);
             let late = Actor::Holder { user, role: Role::Admin };
             let admin = Roles::from_iter([Role::Admin]);
@@ -191,7 +191,7 @@ async fn a_demoted_administrator_does_not_make_himself_one_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_updates_with_one_etag_one_is_made() {
+async fn of_many_updates_with_one_etag_one_succeeds() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let ann = souk.customer("ann@example.com").await;
@@ -207,7 +207,7 @@ async fn of_many_updates_with_one_etag_one_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_that_start_at_once_sign_with_one_key() {
+async fn replicas_that_start_together_sign_with_one_key() {
     for engine in Engine::ALL {
         let database = database(engine, "user").await;
         let replicas = join_all((0..6).map(|_| Service::start(&database, &[]))).await;
@@ -226,7 +226,7 @@ async fn copies_that_start_at_once_sign_with_one_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_who_make_the_first_administrator_one_does() {
+async fn concurrent_attempts_create_one_first_administrator() {
     for souk in both().await {
         let made = join_all((0..6).map(|_| souk_user::ensure_admin(&souk.config, "admin@souk.example"))).await;
         let passwords: Vec<_> = made.into_iter().filter_map(Result::unwrap).collect();

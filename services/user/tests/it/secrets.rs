@@ -1,4 +1,4 @@
-//! Passwords and tokens appear in no log and no Debug text, and nothing of them is stored as it is.
+//! Passwords and tokens appear in no log and in no Debug text, and are not stored in clear.
 
 use std::{
     io::Write,
@@ -38,7 +38,7 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_reaches_the_log() {
     let log = Log::default();
-    // All that souk says. The wire's own libraries print the wire when told to.
+    // Everything that souk logs. Libraries below HTTP would log the bytes themselves.
     let filter = EnvFilter::new("trace,h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=debug");
     tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).with_env_filter(filter).init();
     for souk in both().await {
@@ -96,13 +96,13 @@ async fn no_secret_is_in_a_debug_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_in_a_stolen_database_opens_an_account() {
+async fn a_stolen_database_contains_no_usable_password_or_token() {
     for souk in both().await {
         let session = souk.customer("ann@example.com").await;
         if souk.database.engine == souk_testkit::db::Engine::Postgres {
             continue;
         }
-        // The file and its log, byte for byte.
+        // All files of the database, byte by byte.
         let mut stored = Vec::new();
         for entry in std::fs::read_dir(souk.database.data_dir()).unwrap() {
             stored.extend(std::fs::read(entry.unwrap().path()).unwrap());

@@ -1,4 +1,4 @@
-//! Sessions: refresh, reuse, expiry, the end.
+//! Sessions: refresh, reuse, expiry and end.
 
 use chrono::{TimeDelta, Utc};
 use souk_common::{auth::Role, error::Reason};
@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::harness::{PASSWORD, Service, both, both_with, name, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_says_what_a_client_needs() {
+async fn a_session_contains_what_a_client_needs() {
     for souk in both().await {
         let session = souk.customer("ann@example.com").await;
         assert_eq!(session.token_type, "Bearer");
@@ -46,7 +46,7 @@ async fn each_refresh_gives_the_next_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
+async fn a_client_whose_response_was_lost_gets_the_same_token_again() {
     for souk in both().await {
         let replica = Service::start(&souk.database, &[]).await;
         let first = souk.customer("ann@example.com").await;
@@ -56,10 +56,10 @@ async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
             assert_eq!((&again.refresh_token, name(&again)), (&lost.refresh_token, name(&first)));
             souk.users_as(&again.access_token).get_me(GetMeRequest {}).await.unwrap();
         }
-        // It continues from there.
+        // The client continues with that token.
         let third = souk.refresh(&lost.refresh_token).await.unwrap();
         assert_ne!(third.refresh_token, lost.refresh_token);
-        // Whose successor is in use gets nothing more, and ends nothing: it may be a request that was late.
+        // A token whose successor is in use gets no further token, but ends nothing: the request may just be late.
         let problem = refused(souk.refresh(&first.refresh_token).await, Reason::Conflict);
         assert_eq!(problem.code(), Code::Aborted);
         souk.refresh(&third.refresh_token).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_grace_a_token_that_comes_again_was_stolen() {
+async fn a_token_reused_after_the_grace_time_counts_as_stolen() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let (token, begin) = (RefreshToken::sent(ann.refresh_token), domain::now());
@@ -83,7 +83,7 @@ async fn after_the_grace_a_token_that_comes_again_was_stolen() {
         let next = refresh(0).await.unwrap().token.expose();
         assert_eq!(refresh(30).await.unwrap().token.expose(), next);
         refused::<()>(Err(refresh(31).await.unwrap_err().into()), Reason::TokenInvalid);
-        // Also with what the thief, or the owner, got for it.
+        // Also with the token that the thief or the owner got for it.
         refused(souk.refresh(&next).await, Reason::TokenInvalid);
         refused::<()>(Err(refresh(5).await.unwrap_err().into()), Reason::TokenInvalid);
         refused(souk.users_as(&ann.access_token).get_me(GetMeRequest {}).await, Reason::TokenInvalid);
@@ -91,7 +91,7 @@ async fn after_the_grace_a_token_that_comes_again_was_stolen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_successor_is_made_from_is_forgotten_after_the_grace() {
+async fn the_salt_of_a_successor_is_deleted_after_the_grace_time() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let lost = souk.refresh(&ann.refresh_token).await.unwrap();
@@ -105,7 +105,7 @@ async fn what_a_successor_is_made_from_is_forgotten_after_the_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_comes_again_later_ends_its_session_and_no_other() {
+async fn a_reused_token_ends_only_its_own_session() {
     for souk in both_with(&[("REFRESH_GRACE", "0s")]).await {
         let first = souk.customer("ann@example.com").await;
         let elsewhere = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_token_that_comes_again_later_ends_its_session_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_none_gives_no_session() {
+async fn an_invalid_refresh_token_is_refused() {
     for souk in both().await {
         for token in ["x", "é", &"x".repeat(256)] {
             refused(souk.refresh(token).await, Reason::TokenInvalid);
@@ -143,7 +143,7 @@ async fn logging_out_ends_the_session_whatever_token_of_it_is_sent() {
             let mut sessions = souk.sessions();
             async move { sessions.log_out(request).await }
         };
-        // Used up, but of the same session. And a second time.
+        // With a used token of the same session, and repeatedly.
         for token in [&first.refresh_token, &first.refresh_token, &"unknown".to_owned()] {
             log_out(token).await.unwrap();
         }
@@ -153,7 +153,7 @@ async fn logging_out_ends_the_session_whatever_token_of_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_rests_too_long_has_expired() {
+async fn an_unused_session_expires() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let token = RefreshToken::sent(ann.refresh_token);
@@ -162,7 +162,7 @@ async fn a_session_that_rests_too_long_has_expired() {
             let exchange = Exchange { salt, now, ttl: TimeDelta::days(30), grace: TimeDelta::zero() };
             souk.store.refresh_session(token, &exchange).await
         };
-        // Used after 29 days, it lives on for 30 from then.
+        // After a use on day 29, it is valid for 30 more days.
         let next = refresh(&token, 29).await.unwrap().token;
         let last = refresh(&next, 58).await.unwrap().token;
         let error = refresh(&last, 89).await.unwrap_err();
@@ -172,7 +172,7 @@ async fn a_session_that_rests_too_long_has_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disabled_account_has_no_sessions_and_gets_none() {
+async fn a_disabled_account_has_no_sessions_and_cannot_log_in() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         admin::set_state(&souk.config, "Ann@example.com", State::Disabled).await.unwrap().unwrap();
@@ -192,7 +192,7 @@ async fn a_disabled_account_has_no_sessions_and_gets_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cleaning_deletes_what_is_over_and_nothing_else() {
+async fn the_clean_up_deletes_only_ended_sessions() {
     for souk in both().await {
         let alive = souk.customer("ann@example.com").await;
         let next = souk.refresh(&alive.refresh_token).await.unwrap();
@@ -207,7 +207,7 @@ async fn cleaning_deletes_what_is_over_and_nothing_else() {
         let later = Utc::now() + TimeDelta::seconds(1);
         assert_eq!(souk.store.clean_sessions(later, later).await.unwrap(), 2);
         souk.refresh(&next.refresh_token).await.unwrap();
-        // The used token was deleted, so it is one that was never there.
+        // The used token was deleted, so it counts as unknown.
         refused(souk.refresh(&alive.refresh_token).await, Reason::TokenInvalid);
         souk.log_in("ann@example.com", PASSWORD).await.unwrap();
     }
@@ -227,7 +227,7 @@ async fn a_session_can_be_limited_to_scopes() {
         };
         let session = log_in(&["users.read", "orders.read"]).await.unwrap();
         assert_eq!(session.scopes, ["users.read", "orders.read"]);
-        // The next one is limited the same.
+        // The next token has the same scopes.
         let next = souk.refresh(&session.refresh_token).await.unwrap();
         assert_eq!(next.scopes, session.scopes);
         for token in [&session.access_token, &next.access_token] {

@@ -1,4 +1,4 @@
-//! Changing accounts and their roles.
+//! Changes of accounts and their roles.
 
 use prost_types::FieldMask;
 use souk_common::{auth::Role, error::Reason, ids::UserId};
@@ -29,7 +29,7 @@ async fn an_owner_changes_their_own_fields_only() {
         assert!(after.update_time.unwrap().seconds >= before.update_time.unwrap().seconds);
         assert_eq!(after.create_time, before.create_time);
 
-        // Sending back what was read is no change.
+        // An update without a difference changes nothing.
         let same = users.update_user(update(after.clone(), &[])).await.unwrap().into_inner();
         assert_eq!(same, after);
 
@@ -46,7 +46,7 @@ async fn an_owner_changes_their_own_fields_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_updated_is_named() {
+async fn invalid_updates_are_refused_with_the_field() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         souk.register("taken@example.com").await;
@@ -74,7 +74,7 @@ async fn what_cannot_be_updated_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_etag_loses() {
+async fn an_update_with_a_stale_etag_is_refused() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let mut users = souk.users_as(&ann.access_token);
@@ -130,7 +130,7 @@ async fn roles_are_replaced_as_a_whole_and_a_change_ends_every_session() {
         refused(souk.refresh(&ann.refresh_token).await, Reason::TokenInvalid);
         let next = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         souk.users_as(&next.access_token).list_users(list.clone()).await.unwrap();
-        // The same roles once more are no change.
+        // The same roles again change nothing.
         users.set_user_roles(set(&[RoleMessage::Staff])).await.unwrap();
         souk.users_as(&next.access_token).list_users(list).await.unwrap();
         souk.refresh(&next.refresh_token).await.unwrap();

@@ -27,13 +27,13 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn no_text_is_no_condition() {
+fn an_empty_filter_has_no_condition() {
     assert_eq!(parse("", FIELDS), Ok(vec![]));
     assert_eq!(parse(" \t", FIELDS), Ok(vec![]));
 }
 
 #[test]
-fn texts_are_quoted_or_bare() {
+fn text_values_are_quoted_or_bare() {
     assert_eq!(one("title = lamp"), text("title", Op::Equal, "lamp"));
     assert_eq!(one("title=lamp"), text("title", Op::Equal, "lamp"));
     assert_eq!(one("title:\"red lamp\""), text("title", Op::Contains, "red lamp"));
@@ -46,7 +46,7 @@ fn texts_are_quoted_or_bare() {
 }
 
 #[test]
-fn values_are_of_their_field_s_kind() {
+fn a_value_must_have_the_type_of_its_field() {
     assert_eq!(one("state = ACTIVE").value, Value::Enum("ACTIVE"));
     assert_eq!(one("state != \"ARCHIVED\"").value, Value::Enum("ARCHIVED"));
     assert_eq!(one("quantity >= -12").value, Value::Int(-12));
@@ -68,7 +68,7 @@ fn terms_are_joined_by_and() {
 }
 
 #[test]
-fn errors_say_where_and_what_would_be_right() {
+fn errors_name_the_position_and_what_was_expected() {
     for (filter, message) in [
         (
             "titel = x",
@@ -143,13 +143,13 @@ fn a_filter_has_a_limited_number_of_terms() {
 
 proptest! {
     #[test]
-    fn any_text_comes_back_from_quotes(value: String) {
+    fn any_quoted_text_is_parsed_unchanged(value: String) {
         let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
         prop_assert_eq!(one(&format!("title = \"{quoted}\"")), text("title", Op::Equal, &value));
     }
 
     #[test]
-    fn nothing_panics(filter in "((title|state|price|create_time|AND|OR|[ =<>:!'\"().\\\\é-]|[0-9]){0,3}){0,8}") {
+    fn no_filter_panics(filter in "((title|state|price|create_time|AND|OR|[ =<>:!'\"().\\\\é-]|[0-9]){0,3}){0,8}") {
         if let Err(error) = parse(&filter, FIELDS) {
             prop_assert!(error.position <= filter.chars().count() + 1);
         }

@@ -5,7 +5,7 @@ use prost_reflect::{FieldDescriptor, Kind, MapKey, MethodDescriptor, Value};
 use super::*;
 
 #[test]
-fn a_text_is_checked_wherever_it_stands() {
+fn a_text_is_checked_in_every_place_of_a_message() {
     let pool = pool(CONTRACT);
     let validator = Validator::new(&pool).unwrap();
     let cases = [
@@ -47,7 +47,7 @@ fn a_text_is_checked_wherever_it_stands() {
 
 /// A wrong character is reported once for a text, and not again by other rules that fail for the same reason.
 #[test]
-fn what_is_told_of_a_text() {
+fn a_wrong_character_is_reported_once() {
     let (pool, validator) = souk();
     let message = message(&pool, "souk.order.v1.GetOrderRequest", &json!({"name": "orders/\0"}));
     let expected = Violation {
@@ -118,7 +118,7 @@ fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
 /// Puts U+0000 into each text of each request of souk, one at a time. The contract must refuse each, so that none
 /// reaches a database.
 #[test]
-fn no_request_of_souk_has_a_text_that_is_not_checked() {
+fn every_text_in_every_request_of_souk_is_checked() {
     let (pool, validator) = souk();
     let (mut tried, mut unchecked) = (0, Vec::new());
     for method in methods(&pool) {
@@ -151,7 +151,7 @@ fn no_request_of_souk_has_a_text_that_is_not_checked() {
 
 /// The list of free texts. A text that is added to a contract is one line unless it is listed here.
 #[test]
-fn free_texts_are_these() {
+fn the_list_of_free_texts_is_complete() {
     let (pool, _) = souk();
     let mut free = std::collections::BTreeSet::new();
     for method in methods(&pool) {

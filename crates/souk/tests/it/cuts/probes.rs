@@ -1,4 +1,4 @@
-//! What is asked all the while, and how that went.
+//! Requests that run all the time during a test, and their results.
 
 use std::{
     sync::{
@@ -17,19 +17,19 @@ use crate::{
     rest::{Answer, Rest, order},
 };
 
-/// So many good answers in a row are no luck.
+/// The number of successes in a row that counts as recovered.
 const IN_A_ROW: usize = 4;
 
-/// One thing that was asked.
+/// A request of a probe.
 #[derive(Debug, Clone)]
 struct Asked {
     what: &'static str,
     began: Instant,
-    /// What is wrong with the answer, once it is there.
+    /// The error of the response, if there is one; `None` while the request runs.
     outcome: Option<Result<(), String>>,
 }
 
-/// Asks of each service something all the time, and notes how it went.
+/// Sends requests to each service all the time, and records the results.
 pub struct Probes {
     pub admin: Rest,
     pub customer: Rest,
@@ -38,9 +38,9 @@ pub struct Probes {
     token: &'static str,
     number: AtomicU64,
     asked: Mutex<Vec<Asked>>,
-    /// Orders that were confirmed to us.
+    /// The orders whose confirmation was received.
     pub confirmed: Mutex<Vec<String>>,
-    /// Failures that a client cannot make sense of.
+    /// Errors that a client cannot act on.
     pub unclear: Mutex<Vec<String>>,
 }
 
@@ -107,16 +107,16 @@ impl Probes {
         self.asked.lock().unwrap()[index].outcome = Some(outcome);
     }
 
-    /// What an answer says that is none: a client must know that it may come again, and nothing of what is inside.
+    /// The text of a failed response. The response must tell the client that it may retry, and reveal no internals.
     fn read(&self, answer: &Answer) -> String {
         let reason = answer.body["reason"].as_str().unwrap_or_default();
         let text = answer.body.to_string().to_lowercase();
-        // In ids stand any letters.
+        // Ids may contain any letters.
         let is_id = |word: &&str| word.split_once('_').is_some_and(|(_, id)| id.len() == 26);
         let text = text.split([' ', '/', '"']).filter(|word| !is_id(word)).collect::<Vec<_>>().join(" ");
         let inside = ["127.0.0.1", "postgres", "sqlite", "diesel", "nats", "tcp", "connection", "hyper", "os error"];
         let clear = match (answer.status.as_u16(), reason) {
-            // The gateway asked twice, and the service was at it already.
+            // The gateway retried, and the service was still working on the first request.
             (409, "REQUEST_IN_PROGRESS") | (503, "SERVICE_UNAVAILABLE" | "OVERLOADED") => {
                 answer.headers.contains_key("retry-after")
             }
@@ -129,19 +129,19 @@ impl Probes {
         format!("{} {reason}", answer.status.as_u16())
     }
 
-    /// What was asked since a moment, of one kind.
+    /// The requests of one kind since a moment.
     fn since(&self, what: &str, moment: Instant) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|asked| asked.what == what && asked.began >= moment).cloned().collect()
     }
 
-    /// When everything was answered again that is asked, as time after `back`.
+    /// How long after `back` every kind of request succeeded again.
     pub async fn recovered(&self, back: Instant) -> Result<Duration, String> {
         let mut longest = Duration::ZERO;
         for what in ASKED {
             longest = loop {
                 let mut asked = self.since(what, back);
-                // What was asked just now is still worked on.
+                // The latest requests may still be running.
                 while asked.last().is_some_and(|last| last.outcome.is_none()) {
                     asked.pop();
                 }
@@ -158,7 +158,7 @@ impl Probes {
         Ok(longest)
     }
 
-    /// Failures of what was asked from one moment to another.
+    /// The failures of requests that were sent between two moments.
     pub fn failures(&self, from: Instant, to: Instant) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         let within = asked.iter().filter(|asked| asked.began >= from && asked.began < to);

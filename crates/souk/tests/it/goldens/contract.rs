@@ -11,7 +11,7 @@ pub fn text() -> String {
     let pool = Contract::souk().unwrap().pool();
     let mut parts = BTreeMap::new();
     for message in pool.all_messages().filter(|message| message.package_name().starts_with("souk.")) {
-        // The entry messages of maps are no one's to name.
+        // The entry messages of maps have no name of their own in a contract.
         if !message.is_map_entry() {
             parts.insert(message.full_name().to_owned(), self::message(&message));
         }
@@ -85,7 +85,7 @@ fn kind(field: &FieldDescriptor) -> String {
         kind => name(kind),
     };
     match field.containing_oneof() {
-        // What proto3 writes as `optional`.
+        // The form of `optional` in proto3.
         Some(oneof) if oneof.is_synthetic() => text.insert_str(0, "optional "),
         Some(oneof) => write!(text, ", one of {}", oneof.name()).unwrap(),
         None => {}

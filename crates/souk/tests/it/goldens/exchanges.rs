@@ -18,13 +18,13 @@ const POST: Method = Method::POST;
 const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
-/// What the tour gave.
+/// The recorded texts.
 pub struct Recorded {
     pub exchanges: String,
     pub metrics: String,
 }
 
-/// A tour under way.
+/// A running tour.
 struct Tour {
     tape: Tape,
     anyone: Caller,
@@ -33,7 +33,7 @@ struct Tour {
     ben: Caller,
 }
 
-/// Takes the tour.
+/// Runs the tour.
 pub async fn record() -> Recorded {
     let up = Up::start_with(|program| {
         program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false").env("SOUK_TELEMETRY__METRICS_LISTEN", "127.0.0.1:0")
@@ -63,7 +63,7 @@ pub async fn record() -> Recorded {
     Recorded { exchanges: tour.tape.text(), metrics }
 }
 
-/// The resource name in an answer.
+/// The resource name in a response.
 fn name(answer: &Value) -> String {
     answer["name"].as_str().unwrap_or_else(|| panic!("no name in {answer:#}")).to_owned()
 }
@@ -72,7 +72,7 @@ fn price(units: &str) -> Value {
     json!({ "currencyCode": "EUR", "units": units, "nanos": 500_000_000 })
 }
 
-/// Sends a call, in few words.
+/// Sends a call.
 macro_rules! call {
     ($tour:ident, $who:ident, $method:expr, $path:expr $(; [$($header:expr),*])? $(, $body:expr)? $(,)?) => {{
         let body: Option<Value> = None$(.or(Some($body)))?;

@@ -1,4 +1,4 @@
-//! The metrics of a process that has done some of everything: names, kinds and labels, without values.
+//! The metrics of a process that has done every kind of work: names, types and labels, without values.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use souk_testkit::wait;
 
-/// Seen or not, as the clock will have it: a job that ran, a call that was repeated.
+/// Metrics that may be missing, depending on time: of a job that ran, or of a retried call.
 const BY_CHANCE: [&str; 6] = [
     "souk_job_",
     "rpc_client_retries",
@@ -17,11 +17,11 @@ const BY_CHANCE: [&str; 6] = [
     "souk_batch_wait",
 ];
 
-/// The metrics at this address, once those of these names are there.
+/// The metrics at this address, once these names appear.
 pub async fn text(address: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let read = async || client.get(address).send().await.unwrap().text().await.unwrap();
-    // Recorded a moment after the answer that it is about.
+    // They are recorded a moment after the response.
     wait::until(Duration::from_secs(20), "the metrics of the last answers", async || {
         let text = read().await;
         ["http_server_request_duration_seconds_bucket", "rpc_server_duration_seconds_bucket"]

@@ -1,4 +1,4 @@
-//! What only the sources name in full: lines of the log, which a run shows in part, and types of events.
+//! Reads from the sources what no run shows completely: the log lines and the types of events.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ pub fn logs() -> String {
             for argument in arguments(&source[whole.end()..]) {
                 match argument.strip_prefix('"') {
                     Some(message) if messages.is_empty() => messages.push(message.trim_end_matches('"').to_owned()),
-                    // A value of the message.
+                    // A value in the message.
                     _ if !messages.is_empty() && !whole.as_str().contains("span") => {}
                     _ => fields.push(field(&argument)),
                 }
@@ -43,14 +43,14 @@ pub fn logs() -> String {
 /// The name of a field: of `order = %id`, `%id`, `?id` and `id`.
 fn field(argument: &str) -> String {
     let name = argument.split_once('=').map_or(argument, |(name, _)| name);
-    // `target:` and `parent:` say where the line belongs, and are no fields.
+    // `target:` and `parent:` are arguments of the macro, not fields.
     if name.contains(':') && !argument.contains('=') {
         return String::new();
     }
     name.trim().trim_start_matches(['%', '?', '&', '*']).trim_matches('"').to_owned()
 }
 
-/// The arguments of a macro, whose bracket was just opened.
+/// The arguments of a macro. The text begins after its opening bracket.
 fn arguments(text: &str) -> Vec<String> {
     let (mut depth, mut quoted, mut escaped) = (0, false, false);
     let (mut found, mut one) = (Vec::new(), String::new());
@@ -75,12 +75,12 @@ fn arguments(text: &str) -> Vec<String> {
         one.push(letter);
     }
     found.push(one);
-    // A text over several lines goes on after its backslash.
+    // A text over several lines continues after a backslash.
     let found = found.iter().map(|one| one.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" "));
     found.filter(|one| !one.is_empty()).collect()
 }
 
-/// Every type of event: a text such as `order.placed` in the services, which is neither the path of a field nor a setting.
+/// Every type of event: texts such as `order.placed` in the services, without paths of fields and settings.
 pub fn events() -> String {
     let types = Regex::new(r#""((?:order|product|stock)\.[a-z_]+)""#).unwrap();
     let pool = Contract::souk().unwrap().pool();
@@ -98,7 +98,7 @@ pub fn events() -> String {
     found.into_iter().collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Every instrument, and every label that is given to one.
+/// Every instrument, and every label of one.
 pub fn metrics() -> String {
     let instruments = Regex::new(r#"(?:counter|histogram|gauge|seconds|active)\(\s*"([a-z_.]+)""#).unwrap();
     let labels = Regex::new(r#"KeyValue::new\(\s*"([a-z_.]+)""#).unwrap();
@@ -111,7 +111,7 @@ pub fn metrics() -> String {
     found.into_iter().collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// The sources of what the binary is made of, up to their tests.
+/// The sources of the crates in the binary, up to their tests.
 fn product_sources() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
@@ -125,7 +125,7 @@ fn product_sources() -> Vec<String> {
     }
     let texts = files.iter().map(|file| fs::read_to_string(file).unwrap());
     let product = texts.map(|text| text.split("\n#[cfg(test)]\nmod ").next().unwrap().to_owned());
-    // Without lines that are comments, which may stand among arguments.
+    // Removes lines that are comments, which may appear among arguments.
     product
         .map(|text| {
             text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()

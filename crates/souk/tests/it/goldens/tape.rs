@@ -1,5 +1,5 @@
-//! Writes down exchanges with a running souk. What differs from run to run, such as ids, times and tokens, is replaced by
-//! a placeholder.
+//! Records exchanges with a running souk. Placeholders replace what differs between runs, such as ids, times and
+//! tokens.
 
 use std::fmt::Write;
 
@@ -19,16 +19,16 @@ use tonic::{
 
 use crate::rest::Rest;
 
-/// Headers that say when and over which connection, not what.
+/// Headers that depend on the time or the connection.
 const LEFT_OUT: [&str; 6] = ["date", "content-length", "transfer-encoding", "connection", "age", "x-request-id"];
 
-/// Who calls, and what the record calls them.
+/// A caller, and the caller's name in the record.
 pub struct Caller {
     pub name: &'static str,
     pub rest: Rest,
 }
 
-/// A request over REST or one of the protocols that look like it.
+/// A request over REST or a similar protocol.
 pub struct Call<'c> {
     pub caller: &'c Caller,
     pub method: Method,
@@ -44,7 +44,7 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// Of a souk that is reached there.
+    /// A record of the souk at this address.
     pub fn new(gateway: &str) -> Self {
         Self { text: String::new(), mask: Mask::new(gateway) }
     }
@@ -53,12 +53,12 @@ impl Tape {
         self.text
     }
 
-    /// Begins a part.
+    /// Begins a section.
     pub fn part(&mut self, title: &str) {
         writeln!(self.text, "# {title}\n").unwrap();
     }
 
-    /// Sends a request and answers the body of the response, if that is JSON.
+    /// Sends a request. Returns the body of the response if it is JSON.
     pub async fn send(&mut self, call: Call<'_>) -> Value {
         let response = self.request(&call).send().await.unwrap();
         self.head(&response);
@@ -75,14 +75,14 @@ impl Tape {
         body
     }
 
-    /// The same where only the status and the headers matter.
+    /// The same, but records only the status and the headers.
     pub async fn head_of(&mut self, call: Call<'_>) {
         let response = self.request(&call).send().await.unwrap();
         self.head(&response);
         self.text.push('\n');
     }
 
-    /// Reads a stream until so many `parts`, which `mark` ends, have come.
+    /// Reads a stream until `parts` parts have arrived. Each part ends with `mark`.
     pub async fn stream(&mut self, call: Call<'_>, mark: &str, parts: usize) {
         let mut response = self.request(&call).send().await.unwrap();
         self.head(&response);
@@ -96,7 +96,7 @@ impl Tape {
         self.text.push('\n');
     }
 
-    /// A message in gRPC-Web or Connect's streaming form; `messages` of the answer are read, or all where it ends before.
+    /// Sends a message in the streaming form of gRPC-Web or Connect. Reads at most `messages` messages of the response.
     pub async fn framed(&mut self, caller: &Caller, path: &str, content_type: &str, body: Value, messages: usize) {
         let method = Contract::souk().unwrap().method(path).unwrap().descriptor.clone();
         let is_json = content_type.ends_with("json");
@@ -129,7 +129,7 @@ impl Tape {
         self.text.push('\n');
     }
 
-    /// A gRPC call; of a stream, the first `messages`.
+    /// Sends a gRPC call. Reads at most `messages` messages of a stream.
     pub async fn grpc(&mut self, channel: &Channel, caller: &Caller, path: &str, body: Value, messages: usize) {
         let method = Contract::souk().unwrap().method(path).unwrap().descriptor.clone();
         let asked = format!("{} gRPC {path}\n{body}", caller.name);
@@ -193,7 +193,7 @@ impl Tape {
             if !LEFT_OUT.contains(&name.as_str()) {
                 let value = match name.as_str() {
                     "etag" => "<etag>",
-                    // Whether it is kept already depends on how fast a change of it was noticed.
+                    // Whether the response is cached already depends on timing.
                     "cache-status" => "<cache>",
                     "grpc-status-details-bin" => "<details>",
                     _ => value.to_str().unwrap(),
@@ -217,10 +217,10 @@ impl Tape {
     }
 }
 
-/// Replaces what differs from run to run.
+/// Replaces what differs between runs.
 struct Mask {
     gateway: String,
-    /// Ids in the order in which they were met.
+    /// The ids in the order of their first appearance.
     ids: Vec<String>,
     id: Regex,
     others: Vec<(Regex, &'static str)>,
@@ -237,7 +237,7 @@ impl Mask {
                 r#""(etag|cursor|nextPageToken|next_page_token|accessToken|refreshToken|signingSecrets?|secret|kid|x|request_id)": ?"[^"]+""#,
                 r#""$1": "<$1>""#,
             ),
-            // Details of an error, which hold the request's id.
+            // Details of an error contain the request id.
             (r#""value": "[\w+/=]{20,}""#, r#""value": "<details>""#),
             (r"grpc-status-details-bin: .*", "grpc-status-details-bin: <details>"),
             (r"(?m)^id: .*$", "id: <cursor>"),
@@ -255,7 +255,7 @@ impl Mask {
     fn apply(&mut self, text: &str) -> String {
         let text = text.replace(&self.gateway, "<gateway>");
         let ids = &mut self.ids;
-        // An order's reservation and payment have the order's own number.
+        // The ids of an order's reservation and payment have the same digits as the order's id.
         let numbered = self.id.replace_all(&text, |found: &Captures<'_>| {
             let number = ids.iter().position(|id| *id == found[2]).unwrap_or_else(|| {
                 ids.push(found[2].to_owned());
@@ -275,7 +275,7 @@ fn decode(descriptor: MessageDescriptor, bytes: &[u8]) -> Value {
     serde_json::to_value(DynamicMessage::decode(descriptor, bytes).unwrap()).unwrap_or(json!(null))
 }
 
-/// The first whole frame, taken off.
+/// Removes the first complete frame from the bytes.
 fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let length = u32::from_be_bytes(bytes.get(1..5)?.try_into().unwrap()) as usize;
     let whole = bytes.get(..5 + length)?.to_vec();
@@ -283,7 +283,7 @@ fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     Some((whole[0], whole[5..].to_vec()))
 }
 
-/// Sends bytes that are a message already, and reads answers of this type.
+/// Sends encoded messages, and reads responses of this type.
 struct Dynamic(MessageDescriptor);
 
 impl Codec for Dynamic {

@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_read_as_the_server_does() {
+    fn options_are_parsed_as_the_server_parses_them() {
         let found = options(r"-c search_path=a\ b,c  -cgeqo=off --work-mem=4MB").unwrap();
         let expected = [("search_path", "a b,c"), ("geqo", "off"), ("work_mem", "4MB")];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_binds_no_channel() {
+    fn invalid_certificates_give_no_channel_binding() {
         for bytes in [&b""[..], &[0x30], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0x30, 2, 0x30, 0]] {
             assert_eq!(end_point(bytes), None);
         }

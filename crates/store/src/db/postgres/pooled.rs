@@ -320,7 +320,7 @@ mod tests {
     const LIMITS: &str = "SELECT pg_catalog.set_config('lock_timeout',E'5',true)";
 
     #[test]
-    fn a_statement_goes_along_each_time_under_no_name() {
+    fn each_execution_sends_its_statement_without_a_name() {
         let mut pooled = pooled();
         let prepared = sent(&mut pooled, &[(b'P', "s1.SELECT 1..."), (b'D', "Ss1."), (b'S', "")]);
         assert_eq!(prepared, [('P', ".SELECT 1...".into()), ('D', "S.".into()), ('S', String::new())]);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_apart_where_several_are_awaited_or_one_fails() {
+    fn responses_are_assigned_to_their_requests_in_a_pipeline_and_after_a_failure() {
         let mut pooled = pooled();
         sent(&mut pooled, &[(b'P', "s1.UPDATE x..."), (b'S', ""), (b'P', "s2.VACUUM..."), (b'S', "")]);
         assert_eq!(answered(&mut pooled, "1Z1Z", "I"), "1Z1Z");
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted() {
+    fn setting_values_are_quoted() {
         let limits = Limits::new(&[("search_path".into(), r"a'b\c".into())]);
         assert_eq!(limits.0.statement, r"SELECT pg_catalog.set_config('search_path',E'a\'b\\c',true)");
     }

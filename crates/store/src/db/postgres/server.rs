@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_says_how_connections_are_secured() {
+    fn the_url_determines_the_tls_mode() {
         for (url, mode) in [
             ("postgres://h/d", SslMode::Prefer),
             ("postgres://h/d?sslmode=disable", SslMode::Disable),
@@ -254,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_hosts_gets_its_turn() {
+    fn the_connect_timeout_is_divided_by_the_number_of_hosts() {
         let config = Config { acquire_timeout: Duration::from_secs(6), ..Config::at("postgres://a,b,c/d") };
         let server = Server::read(&config).unwrap();
         assert_eq!(server.settings.get_connect_timeout(), Some(&Duration::from_secs(2)));
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_what_can() {
+    fn invalid_urls_are_refused_with_the_valid_values() {
         for (url, told) in [
             ("postgres://h/d?sslmode=verify", "say disable, prefer, require, verify-ca or verify-full"),
             ("postgres://h/d?sslmode=prefer&sslrootcert=/x", "say verify-full"),

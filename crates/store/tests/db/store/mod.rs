@@ -1,4 +1,4 @@
-//! A small store, laid out as a service's.
+//! A small store, laid out as in the services.
 
 pub mod postgres;
 pub mod sqlite;
@@ -64,7 +64,7 @@ pub async fn account(db: &Db, id: UserId) -> Result<Option<Account>, Error> {
     db::read!(db, |conn, q| Ok(q::account(conn, id).await?))
 }
 
-/// Takes an amount out, and writes it down. Reads, decides and writes: what loses updates where nothing guards it.
+/// Withdraws an amount and records it. It reads, decides and writes, so it would lose updates without protection.
 pub async fn withdraw(db: &Db, id: UserId, amount: i64) -> Result<i64, Error> {
     db::write!(db, |conn, q| {
         let account = q::account(conn, id).await?.ok_or(Error::NotFound)?;

@@ -1,4 +1,4 @@
-//! What only PostgreSQL does.
+//! Code for PostgreSQL alone.
 
 use diesel::{
     QueryResult,
@@ -47,7 +47,7 @@ pub async fn cut_connections(conn: &mut Conn) -> QueryResult<usize> {
     diesel::sql_query(cut).execute(conn).await
 }
 
-/// A log of so many events, three of which are the owner's.
+/// Appends `count` events, three of which belong to the owner.
 pub async fn fill_events(conn: &mut Conn, count: i64, owner: UserId, own: [i64; 3]) -> QueryResult<()> {
     let fill = "INSERT INTO events (position, id, kind, subject, owner_id, data_type, data, created_at)
         SELECT n, gen_random_uuid(), 'account.changed', 'accounts/' || n,
@@ -70,7 +70,7 @@ struct Line {
     text: String,
 }
 
-/// How the events of an owner are read, a line each.
+/// The plan of the query for an owner's events, one line each.
 pub async fn plan(conn: &mut Conn, query: &str, owner: UserId) -> QueryResult<Vec<String>> {
     let explain = diesel::sql_query(format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {query}"));
     let bound = explain.bind::<Uuid, _>(owner).bind::<BigInt, _>(0).bind::<BigInt, _>(50);

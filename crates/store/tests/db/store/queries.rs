@@ -1,4 +1,4 @@
-//! The SQL, written once, compiled once per engine.
+//! The SQL, written once and compiled for each engine.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -101,7 +101,7 @@ pub fn rows(account_id: UserId, new: Vec<(i32, i64)>) -> Vec<EntryRow> {
     new.into_iter().map(|(number, amount)| EntryRow { account_id, number, amount }).collect()
 }
 
-/// Lets events up to a position have happened at a time.
+/// Sets the time of events up to a position.
 pub async fn age_events(
     conn: &mut Conn,
     up_to: i64,
@@ -112,14 +112,14 @@ pub async fn age_events(
     Ok(())
 }
 
-/// Adds 1 to a balance, which is the answer.
+/// Adds 1 to a balance. Returns the new balance.
 pub async fn count_up(conn: &mut Conn, id: UserId) -> QueryResult<i64> {
     let account = accounts::table.find(id);
     let balance = diesel::update(account).set(accounts::balance.eq(accounts::balance + 1));
     balance.returning(accounts::balance).get_result(conn).await
 }
 
-/// Cuts all connections to the database that there are to cut.
+/// Cuts all connections to the database.
 pub async fn cut_connections(conn: &mut Conn) -> Result<(), crate::db::store::Error> {
     super::cut_connections(conn).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What only SQLite does.
+//! Code for SQLite alone.
 
 use diesel::{
     QueryResult, RunQueryDsl,
@@ -37,7 +37,7 @@ pub mod schema {
     }
 }
 
-/// A batch does not compile through the async wrapper, but with plain diesel.
+/// A batch insert compiles only with plain diesel, not through the async wrapper.
 pub async fn insert_entries(conn: &mut Conn, rows: Vec<queries::EntryRow>) -> QueryResult<usize> {
     conn.spawn_blocking(move |conn| diesel::insert_into(schema::entries::table).values(rows).execute(conn)).await
 }
@@ -46,7 +46,7 @@ pub async fn cut_connections(_: &mut Conn) -> QueryResult<usize> {
     Ok(0)
 }
 
-/// A log of so many events, three of which are the owner's.
+/// Appends `count` events, three of which belong to the owner.
 pub async fn fill_events(conn: &mut Conn, count: i64, owner: UserId, own: [i64; 3]) -> QueryResult<()> {
     let fill = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $1)
         INSERT INTO events (position, id, kind, subject, owner_id, data_type, data, created_at)
@@ -69,7 +69,7 @@ struct Line {
     detail: String,
 }
 
-/// How the events of an owner are read, a line each.
+/// The plan of the query for an owner's events, one line each.
 pub async fn plan(conn: &mut Conn, query: &str, owner: UserId) -> QueryResult<Vec<String>> {
     let explain = diesel::sql_query(format!("EXPLAIN QUERY PLAN {query}"));
     let bound = explain.bind::<Binary, _>(owner).bind::<BigInt, _>(0).bind::<BigInt, _>(50);

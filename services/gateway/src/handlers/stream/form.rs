@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn json_lines_and_events_have_the_same_content() {
         let problem = json!({"reason": "OUT_OF_STOCK"});
         let sse = Form::Sse;
         assert_eq!(sse.opening(Duration::from_millis(1500)), "retry: 1500\n\n");

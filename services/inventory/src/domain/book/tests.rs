@@ -240,7 +240,7 @@ fn any_action() -> impl Strategy<Value = Action> {
 proptest! {
     /// Random batches, with time passing between them. [`World::run`] checks the invariants after each.
     #[test]
-    fn no_history_breaks_the_invariants(
+    fn no_random_history_breaks_the_invariants(
         history in prop::collection::vec((prop::collection::vec(any_action(), 1..8), 0..8_i64), 1..20),
     ) {
         let mut world = world();
@@ -252,7 +252,7 @@ proptest! {
 
     /// A batch has the same results as its commands one by one.
     #[test]
-    fn a_batch_is_its_members_one_after_the_other(
+    fn a_batch_has_the_results_of_its_commands_one_by_one(
         before in prop::collection::vec(any_action(), 0..10),
         seconds in 0..20_i64,
         batch in prop::collection::vec(any_action(), 1..10),

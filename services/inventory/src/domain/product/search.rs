@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_told_apart_by_what_is_neither_letter_nor_digit() {
+    fn words_are_separated_by_other_characters_than_letters_and_digits() {
         for (text, expected) in [
             ("", &[][..]),
             (" -'\"*:&|!<>() ", &[]),
@@ -47,7 +47,7 @@ mod tests {
     proptest! {
         /// No word contains characters with a meaning in an engine's search syntax.
         #[test]
-        fn words_are_letters_and_digits_alone(text in "\\PC*") {
+        fn words_contain_only_letters_and_digits(text in "\\PC*") {
             for word in words(&text) {
                 prop_assert!(!word.is_empty() && word.chars().all(char::is_alphanumeric), "{word:?}");
                 prop_assert!(!word.chars().any(|c| c.is_ascii_uppercase()), "{word:?}");

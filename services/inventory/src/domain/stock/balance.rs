@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_hand_stays_and_what_is_reserved_is_counted_anew() {
+    fn a_correction_keeps_the_stock_on_hand_and_recounts_the_reserved_stock() {
         for (book, proof, level, entry) in [
             ((11, 2), (10, 2), (11, 2), 1),
             ((10, 3), (10, 2), (10, 2), 0),
@@ -83,7 +83,7 @@ mod tests {
     proptest! {
         /// After the correction, the balance equals its proof, whatever the drift was.
         #[test]
-        fn a_mended_balance_does_not_drift(on_hand in -9..9_i64, reserved in -9..9_i64, sum in 0..9_i64, held in 0..9_i64) {
+        fn a_corrected_balance_has_no_drift(on_hand in -9..9_i64, reserved in -9..9_i64, sum in 0..9_i64, held in 0..9_i64) {
             let before = balance((on_hand, reserved), (sum, held));
             let Mended { level, entry } = before.mended();
             let proof = Level { on_hand: sum + entry, reserved: held };

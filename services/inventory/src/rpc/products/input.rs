@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_of_a_new_product_are_told_at_once() {
+    fn all_errors_of_a_new_product_are_reported_at_once() {
         let problem = draft(ProductMessage { title: "  ".to_owned(), ..ProductMessage::default() }).unwrap_err();
         assert_eq!(paths(&problem), ["product.sku", "product.title", "product.price"]);
     }
 
     #[test]
-    fn a_price_is_an_amount_that_one_can_pay() {
+    fn a_price_must_be_a_payable_amount() {
         for (price, path) in [
             (None, "product.price"),
             (money("GBP", -1, 0), "product.price"),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_says_what_changes() {
+    fn a_mask_names_the_fields_to_change() {
         let mask = |paths: &[&str]| Some(FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() });
         let sent = ProductMessage { title: "New".to_owned(), ..ProductMessage::default() };
         let changed = |mask: Option<FieldMask>| change(&sent, mask.as_ref());

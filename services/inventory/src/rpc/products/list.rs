@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_on_state_active_products_alone() {
+    fn a_filter_without_a_state_lists_only_active_products() {
         for (filter, expected) in [
             ("", Some(State::Active)),
             ("state = STATE_ARCHIVED", Some(State::Archived)),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_index_finds_is_looked_for() {
+    fn filters_without_an_index_scan() {
         for (filter, order_by, scans) in [
             ("", "", false),
             ("state = ARCHIVED", "price", false),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_between_two_ranks_give_the_right_answer() {
+    fn prices_between_two_stored_values_are_compared_correctly() {
         for (filter, op, rank) in [
             ("price <= 5.00", Op::LessOrEqual, 50_000),
             ("price < 5.00001", Op::LessOrEqual, 50_000),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_compared_without_regard_to_letter_case() {
+    fn text_comparison_ignores_letter_case() {
         assert_eq!(of("sku = 85123a")[0], Condition::Sku(Op::Equal, "85123A".to_owned()));
         assert_eq!(of("title:LANTERN")[0], Condition::Title(Op::Contains, "lantern".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! What is asked of the service.
+//! Requests to the service.
 
 use souk_common::ids::OrderId;
 use souk_proto::inventory::v1::{
@@ -7,7 +7,7 @@ use souk_proto::inventory::v1::{
     transfer_stock_request,
 };
 
-/// A new order's resource name.
+/// The resource name of a new order.
 pub fn order() -> String {
     OrderId::new().name()
 }
@@ -40,7 +40,7 @@ pub fn transfer(key: &str, product: &str, (source, destination): (&str, &str), q
     }
 }
 
-/// Products with the location and the number that were counted.
+/// A request with a count of each product at a location.
 pub fn count(key: &str, counted: &[(&str, &str, i64)]) -> CountStockRequest {
     let item = |&(product, location, counted_quantity): &(&str, &str, i64)| count_stock_request::Item {
         product: product.to_owned(),

@@ -22,7 +22,7 @@ fn wanted(product: ProductId, quantity: i64) -> Wanted {
 }
 
 #[test]
-fn lines_take_todays_price_or_the_agreed_one() {
+fn lines_have_the_current_price_or_the_agreed_one() {
     let (first, second) = (ProductId::new(), ProductId::new());
     let offers = HashMap::from([(first, offer(250, Currency::GBP)), (second, offer(100, Currency::GBP))]);
     let agreed = Wanted { unit_price: Some(Money::new(90, Currency::GBP)), ..wanted(second, 3) };
@@ -34,7 +34,7 @@ fn lines_take_todays_price_or_the_agreed_one() {
 }
 
 #[test]
-fn names_every_field_that_does_not_fit() {
+fn every_invalid_field_is_named() {
     let [known, euro, old, dear] = [(); 4].map(|()| ProductId::new());
     let archived = Offer { archived: true, ..offer(1, Currency::GBP) };
     let offers = HashMap::from([
@@ -61,7 +61,7 @@ fn names_every_field_that_does_not_fit() {
 }
 
 #[test]
-fn nothing_is_no_order() {
+fn an_order_without_lines_is_refused() {
     let Err(Unpriced::Faults(faults)) = price(&[], &HashMap::new()) else { panic!("priced") };
     assert_eq!(faults[0].field, "items");
 }

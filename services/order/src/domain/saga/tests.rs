@@ -400,7 +400,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn it_ends_and_stock_and_money_add_up(
+    fn every_saga_ends_and_stock_and_money_add_up(
         lines in lines(),
         stock in 0_i64..8,
         (decline, refuse_capture) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
@@ -537,7 +537,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_table_does_not_have_is_refused(
+    fn transitions_outside_the_table_are_refused(
         at in (0..9_usize, 0..8_usize, 0..5_usize),
         facts in any::<(bool, bool, bool, bool)>(),
     ) {
@@ -576,7 +576,7 @@ fn confirmed() -> Order {
 }
 
 #[test]
-fn the_straight_way_tells_each_step() {
+fn a_saga_without_failures_records_each_step() {
     let mut world = World::default();
     let order = place(vec![line(1, 2, 100, true)]);
     world.free.insert(order.lines[0].product, 2);
@@ -590,7 +590,7 @@ fn the_straight_way_tells_each_step() {
 }
 
 #[test]
-fn goods_that_nobody_counts_need_no_reservation() {
+fn untracked_goods_need_no_reservation() {
     let mut saga = Saga::Order(Box::new(place(vec![line(1, 1, 100, false)])));
     let mut world = World::default();
     let entries = drive(&mut saga, &mut world, &mut std::iter::empty(), &mut 0);
@@ -612,7 +612,7 @@ fn a_clear_shortage_needs_no_release_and_an_unclear_one_does() {
 }
 
 #[test]
-fn more_than_is_left_cannot_come_back() {
+fn more_pieces_than_are_left_cannot_be_returned() {
     let mut order = confirmed();
     let begin = |order: &mut Order, items: &[Pieces]| {
         Adjustment::begin(order, &What::Return(items.to_vec()), STAFF, None, Utc::now()).unwrap()
@@ -633,7 +633,7 @@ fn more_than_is_left_cannot_come_back() {
 }
 
 #[test]
-fn what_came_back_unshipped_cannot_be_shipped_and_what_was_shipped_comes_back_first() {
+fn returned_unshipped_pieces_cannot_be_shipped_and_shipped_pieces_are_returned_first() {
     let mut order = confirmed();
     let line = &mut order.lines[0];
     line.quantity = 4;
@@ -654,7 +654,7 @@ fn what_came_back_unshipped_cannot_be_shipped_and_what_was_shipped_comes_back_fi
 }
 
 #[test]
-fn money_without_goods_is_taken_off_what_goods_bring_later() {
+fn a_refund_without_goods_reduces_the_refund_of_later_returns() {
     let mut order = confirmed();
     let begin = |order: &mut Order, what| Adjustment::begin(order, &what, STAFF, None, Utc::now()).unwrap();
     let (refund, entries) = begin(&mut order, What::Refund(Money::new(300, Currency::GBP))).unwrap();
@@ -673,7 +673,7 @@ fn money_without_goods_is_taken_off_what_goods_bring_later() {
 }
 
 #[test]
-fn cancelling_minds_state_etag_shipments_and_returns_under_way() {
+fn a_cancellation_checks_state_etag_shipments_and_running_returns() {
     let now = Utc::now();
     let wish = |etag| Wish { actor: "a", reason: "", etag };
     let mut pending = place(vec![line(1, 1, 1, true)]);
@@ -693,7 +693,7 @@ fn cancelling_minds_state_etag_shipments_and_returns_under_way() {
 }
 
 #[test]
-fn cancelling_all_that_is_left_cancels_the_order() {
+fn cancelling_all_remaining_pieces_cancels_the_order() {
     let all = [Pieces { number: 1, quantity: 3 }, Pieces { number: 2, quantity: 1 }];
     let mut order = confirmed();
     let Ok(Cancel::Items(part, _)) = order.cancel(&all[..1], STAFF, Utc::now()).unwrap() else { panic!("not in part") };
@@ -735,7 +735,7 @@ fn an_order_can_be_abandoned_until_its_capture_is_requested() {
 }
 
 #[test]
-fn a_step_of_money_is_done_manually_and_no_other() {
+fn only_payment_steps_can_be_settled_manually() {
     let now = Utc::now();
     let authorized = Answer::Authorized { provider: "model".into(), reference: "ref".into() };
     let mut order = place(vec![line(1, 2, 100, true)]);

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_as_stripe_counts_them() {
+    fn amounts_are_converted_as_stripe_counts_them() {
         for (minor, currency, expected) in [
             (1250, "GBP", Some(1250)),
             (1250, "JPY", Some(1250)),

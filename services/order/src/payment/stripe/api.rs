@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_later_is_told_from_what_never_will() {
+    fn temporary_errors_are_distinguished_from_permanent_ones() {
         for (status, body, passes, of_the_card) in [
             (
                 402,

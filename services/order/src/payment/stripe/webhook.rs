@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stripe_signed_lately_is_taken() {
+    fn only_recent_messages_signed_by_stripe_are_accepted() {
         // Generated with Python: hmac.new(b"whsec_test", b'1700000000.{"id": "evt_1"}', "sha256").
         let good = "a0c091828640f0b68061abc7c03981ad1100ff7160c5dba6b656239494a2b537";
         let header = format!("t=1700000000,v1={good}");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_intent_is_found_in_whatever_it_is_about() {
+    fn the_payment_intent_is_found_in_every_kind_of_event() {
         let intent = |object: &str| {
             let body = format!(r#"{{"id": "evt_1", "type": "x", "data": {{"object": {object}}}}}"#);
             Event::read(body.as_bytes()).unwrap().intent().map(str::to_owned)

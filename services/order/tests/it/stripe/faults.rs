@@ -1,4 +1,4 @@
-//! Answers of Stripe that get lost: nobody is charged twice, or without an order, and nothing stays held.
+//! Responses of Stripe are lost. Nobody is charged twice or without an order, and no money stays held.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::peer::{APPROVED, DECLINED, key_of, shops};
 use crate::harness::{SOON, back, order_for, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_answer_is_lost_each_thing_is_done_once() {
+async fn every_payment_step_takes_effect_once_whichever_response_is_lost() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 50).await;
@@ -31,7 +31,7 @@ async fn whichever_answer_is_lost_each_thing_is_done_once() {
             assert!(order.rejection.unwrap().message.contains("Your card was declined"), "{lost}");
             assert!(shop.intents_of(&order.name).await.iter().all(|intent| intent.status == "canceled"), "{lost}");
         }
-        // Stripe's stand-in knows no idempotency keys: it would give back twice.
+        // The stand-in for Stripe has no idempotency keys: it would refund twice.
         let order = souk.place(&souk.ada, order_for(&[(&lantern, 3)], APPROVED)).await.unwrap();
         shop.line.lose_answer("POST /v1/refunds");
         souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
@@ -44,15 +44,15 @@ async fn whichever_answer_is_lost_each_thing_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
+async fn an_order_rejected_after_a_lost_authorisation_holds_no_money() {
     for shop in shops(&[("SAGA__RESERVATION_TTL", "1s")]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 1).await;
-        // The money is held, and souk does not learn it until the goods are someone else's.
+        // The money is held. souk learns that only after another customer has reserved the goods.
         let name = shop.unconfirmed(&lantern, 1).await;
         assert_eq!(shop.intents_of(&name).await[0].status, "requires_capture");
         wait::until(SOON, "the goods to be free again", async || souk.sums(&lantern).await.1 == 1).await;
-        // They are held for Bob now, whose payment is as lost.
+        // The goods are reserved for Bob now, whose payment response is lost, too.
         refused(souk.place(&souk.bob, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
         shop.line.restore();
         let orders = souk.settled().await;
@@ -67,7 +67,7 @@ async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
+async fn a_connection_that_breaks_repeatedly_charges_nobody_twice() {
     for shop in shops(&[("PAYMENT__STRIPE__TIMEOUT", "1s")]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 200).await;
@@ -86,7 +86,7 @@ async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
         let requests: Vec<_> = (0..30)
             .map(|index| order_for(&[(&lantern, 1)], if index % 5 == 4 { DECLINED } else { APPROVED }))
             .collect();
-        // Each twice at the same time.
+        // Each request is sent twice at the same time.
         let orders = join_all(requests.iter().chain(&requests).enumerate().map(|(index, request)| async move {
             tokio::time::sleep(Duration::from_millis(60 * (index % 30) as u64)).await;
             souk.place(&souk.ada, request.clone()).await
@@ -106,12 +106,12 @@ async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
+async fn only_authorisations_without_an_order_are_voided() {
     let often = [("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")];
     for shop in shops(&often).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
-        // An order under way, whose money is held all the time.
+        // A running order, whose money stays held.
         let live = shop.unconfirmed(&lantern, 1).await;
         let counted_on = shop.intents_of(&live).await[0].id.clone();
         let hold = async |order: &str, installation: &str| {
@@ -147,11 +147,11 @@ async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_abandoned_order_holds_nothing_whatever_its_payment_did() {
+async fn an_abandoned_order_holds_no_money_in_any_state_of_its_payment() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
-        // One whose money is held, and one of which Stripe has made an intent that souk does not know.
+        // One order whose money is held, and one with an intent at Stripe that souk does not know.
         for (lost, status) in
             [("/confirm HTTP", "requires_capture"), ("POST /v1/payment_intents HTTP", "requires_confirmation")]
         {

@@ -1,4 +1,4 @@
-//! What an operator settles at Stripe's own pages, or beside Stripe, while souk cannot reach it.
+//! An operator settles payments at Stripe's own pages or outside of Stripe, while souk cannot reach Stripe.
 
 use serde_json::json;
 use souk_common::error::Reason;
@@ -17,7 +17,7 @@ use crate::{
     sagas::{list, rested},
 };
 
-/// Finishes the only saga once it gets nowhere at this step.
+/// Finishes the only saga once it is stuck at this step.
 async fn finished(shop: &Shop, step: &str) -> Saga {
     let souk = &shop.souk;
     let name = wait::value(SOON, "the saga to get nowhere", async || {
@@ -29,7 +29,7 @@ async fn finished(shop: &Shop, step: &str) -> Saga {
     rested(async || Ok(souk.sagas(&souk.staff).finish_saga(request.clone()).await?.into_inner())).await
 }
 
-/// Webhooks of whatever kind about a payment change nothing of its order.
+/// Sends webhooks of every kind about a payment. They must not change its order.
 async fn told(shop: &Shop, door: &Door, order: &str, intent: &str) {
     let before = shop.souk.get(&shop.souk.ada, order).await.unwrap();
     for kind in ["succeeded", "payment_failed", "canceled", "amount_capturable_updated"] {
@@ -40,13 +40,13 @@ async fn told(shop: &Shop, door: &Door, order: &str, intent: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
+async fn an_amount_captured_outside_of_stripe_is_soon_voided_at_stripe() {
     let often = [("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")];
     for shop in shops(&often).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
-        // The money is held; then the goods cannot be taken until Stripe is gone.
+        // The money is held. The stock cannot be committed until Stripe is unreachable.
         let name = shop.unconfirmed(&lantern, 2).await;
         souk.link.cut();
         shop.line.restore();
@@ -61,7 +61,7 @@ async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
         told(&shop, &door, &name, &intent).await;
         let payment = souk.get(&souk.ada, &name).await.unwrap().payment.unwrap();
         assert_eq!((payment.state(), payment.settled_manually), (Payment::Captured, true));
-        // Stripe cannot give back what it never took.
+        // Stripe cannot refund what it never captured.
         refused(souk.give_back(&souk.staff, back(&name, &[(1, 1)])).await, Reason::ServiceUnavailable);
         assert_eq!(finished(&shop, "REFUND").await.state, "COMPLETED");
         assert!(shop.refunds(&intent).await.is_empty());
@@ -71,7 +71,7 @@ async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_given_back_by_other_means_stripe_does_not_give_again() {
+async fn an_amount_refunded_outside_of_stripe_is_not_refunded_again_by_stripe() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
@@ -89,7 +89,7 @@ async fn what_was_given_back_by_other_means_stripe_does_not_give_again() {
             told(&shop, &door, &order.name, intent).await;
             assert!(shop.refunds(intent).await.is_empty());
         }
-        // The next one goes its usual way.
+        // The next refund is made by Stripe as usual.
         souk.give_back(&souk.staff, back(&part.name, &[(1, 1)])).await.unwrap();
         assert_eq!(shop.refunds(&intents[0]).await, [250]);
         shop.agreed().await;
@@ -97,7 +97,7 @@ async fn what_was_given_back_by_other_means_stripe_does_not_give_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_let_go_by_other_means_is_held_for_nobody() {
+async fn an_authorisation_settled_outside_of_stripe_holds_no_money() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
@@ -106,7 +106,7 @@ async fn what_was_let_go_by_other_means_is_held_for_nobody() {
         shop.line.cut();
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "called".into() };
         wait::until(SOON, "the order to be abandoned", async || {
-            // What is held of its money waits for Stripe.
+            // The release of its held money waits for Stripe.
             let problem = souk.sagas(&souk.staff).compensate_saga(request.clone()).await.unwrap_err();
             souk_common::error::Problem::from(problem).reason() == Reason::ServiceUnavailable
         })
@@ -116,7 +116,7 @@ async fn what_was_let_go_by_other_means_is_held_for_nobody() {
         let intent = shop.intents_of(&name).await[0].id.clone();
         assert_eq!(shop.intent(&intent).await.status, "requires_capture");
         told(&shop, &door, &name, &intent).await;
-        // It had souk look once more.
+        // The webhook made souk check the intent again.
         assert_eq!(shop.intent(&intent).await.status, "canceled");
         let order = souk.get(&souk.ada, &name).await.unwrap();
         assert_eq!((order.state(), order.payment.unwrap().state()), (State::Rejected, Payment::Voided));

@@ -1,4 +1,4 @@
-//! A shop whose money goes through Stripe, and what Stripe has in its books.
+//! A shop with payments at Stripe, and Stripe's own records.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ pub const WEBHOOK_SECRET: &str = "whsec_of_the_tests";
 
 pub struct Shop {
     pub souk: Souk,
-    /// Orders reach Stripe through it.
+    /// The proxy through which the order service calls Stripe.
     pub line: Proxy,
     pub stripe: Localstripe,
     http: reqwest::Client,
 }
 
-/// An intent in Stripe's books.
+/// An intent in Stripe's records.
 #[derive(Clone, Debug)]
 pub struct Intent {
     pub id: String,
@@ -33,11 +33,11 @@ pub struct Intent {
     pub status: String,
     pub amount: i64,
     pub currency: String,
-    /// Whether its money was taken.
+    /// Whether its money was captured.
     pub captured: bool,
 }
 
-/// A shop on each engine, each with a Stripe of its own.
+/// A shop on each engine, each with its own Stripe.
 pub async fn shops(settings: &[(&str, &str)]) -> [Shop; 2] {
     [Shop::start(Engine::Sqlite, settings).await, Shop::start(Engine::Postgres, settings).await]
 }
@@ -63,7 +63,7 @@ impl Shop {
         response.error_for_status().unwrap().json().await.unwrap()
     }
 
-    /// Asks Stripe for something behind souk's back.
+    /// Calls Stripe behind souk's back.
     pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Value {
         let url = format!("http://{}/{path}", self.stripe.address());
         let response = self.http.post(url).bearer_auth(API_KEY).form(form).send().await.unwrap();
@@ -71,7 +71,7 @@ impl Shop {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Places an order whose money Stripe holds, and has every answer about that be lost. Gives the order's name.
+    /// Places an order whose money Stripe holds, while every response about that is lost. Returns the order's name.
     pub async fn unconfirmed(&self, product: &str, quantity: i64) -> String {
         let souk = &self.souk;
         (0..1000).for_each(|_| self.line.lose_answer("/confirm HTTP"));
@@ -80,7 +80,7 @@ impl Shop {
         souk.all().await[0].name.clone()
     }
 
-    /// A card of this number, as a payment method.
+    /// A payment method with this card number.
     pub async fn card(&self, number: &str) -> String {
         let form = [
             ("type", "card"),
@@ -107,17 +107,17 @@ impl Shop {
         self.intents().await.into_iter().filter(|intent| intent.order == key).collect()
     }
 
-    /// What was given back of an intent, oldest first.
+    /// The refunds of an intent, oldest first.
     pub async fn refunds(&self, intent: &str) -> Vec<i64> {
         let listed = self.get(&format!("v1/refunds?limit=1000&payment_intent={intent}")).await;
         let mut refunds: Vec<_> = listed["data"].as_array().unwrap().iter().collect();
-        // Those of the same second are in the order in which they were made.
+        // Refunds of the same second are in the order of their creation.
         refunds.sort_by_key(|refund| refund["created"].as_i64());
         refunds.iter().map(|refund| refund["amount"].as_i64().unwrap()).collect()
     }
 
-    /// That Stripe has taken and given back of each order what souk says, less what operators did, and holds nothing for
-    /// anybody.
+    /// Checks that Stripe captured and refunded for each order what souk says, without what operators settled, and
+    /// holds no other money.
     pub async fn agreed(&self) {
         let mut kept = BTreeMap::<String, i64>::new();
         for intent in self.intents().await {
@@ -154,7 +154,7 @@ fn minor(money: Option<&souk_proto::google::r#type::Money>) -> i64 {
     money.map_or(0, |money| Money::try_from(money.clone()).unwrap().minor)
 }
 
-/// What souk calls an order's payment.
+/// The payment key of an order in souk.
 pub fn key_of(order: &str) -> String {
     OrderId::parse_name(order).unwrap().uuid().simple().to_string()
 }

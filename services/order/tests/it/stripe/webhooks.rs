@@ -1,4 +1,4 @@
-//! Webhooks through the gateway: early, late, twice, forged and lying ones, and those that Stripe itself sends.
+//! Webhooks through the gateway: early, late, repeated, forged and false ones, and those that Stripe itself sends.
 
 use std::time::Duration;
 
@@ -58,12 +58,12 @@ pub fn event(id: &str, kind: &str, intent: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_early_late_twice_and_lying_change_nothing() {
+async fn early_late_repeated_and_false_webhooks_change_nothing() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
-        // Before there is anything.
+        // Before there is an order.
         assert_eq!(door.tell(&event("evt_early", "payment_intent.succeeded", "pi_not_yet")).await, (200, json!({})));
         let paid = souk.place(&souk.ada, order_for(&[(&lantern, 2)], APPROVED)).await.unwrap();
         let declined = souk.place(&souk.ada, order_for(&[(&lantern, 2)], DECLINED)).await.unwrap();
@@ -77,7 +77,7 @@ async fn webhooks_early_late_twice_and_lying_change_nothing() {
                 }
             }
         }
-        // The second of each was not even looked at: only the first asks Stripe about the rejected order.
+        // The repeated events were ignored: only the first ones made souk ask Stripe about the rejected order.
         assert_eq!(shop.stripe.log().matches("/cancel").count(), asked + 5);
         let refund = json!({"id": "re_1", "object": "refund", "payment_intent": intents[0].id, "amount": 1});
         for (id, kind, object) in [
@@ -96,7 +96,7 @@ async fn webhooks_early_late_twice_and_lying_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_stripe_has_signed_is_taken_in() {
+async fn only_webhooks_signed_by_stripe_are_accepted() {
     for shop in shops(&[]).await {
         let door = Door::of(&shop).await;
         let event = event("evt_1", "payment_intent.succeeded", "pi_1");
@@ -114,7 +114,7 @@ async fn only_what_stripe_has_signed_is_taken_in() {
             let answer = refusal(door.deliver(&body, &signature).await);
             assert_eq!(answer, (400, "WEBHOOK_SIGNATURE_INVALID".into()), "{signature}");
         }
-        // As it was signed, and not as it is read: JSON that says the same is another body.
+        // The signature covers the bytes: other JSON with the same meaning has another signature.
         let same = serde_json::to_vec(&event).unwrap();
         let answer = refusal(door.deliver(&same, &sign(&body, now, WEBHOOK_SECRET)).await);
         assert_eq!(answer, (400, "WEBHOOK_SIGNATURE_INVALID".into()));
@@ -130,13 +130,13 @@ async fn only_what_stripe_has_signed_is_taken_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_has_an_order_go_on_that_waits() {
+async fn a_webhook_makes_a_waiting_order_continue() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
         let name = shop.unconfirmed(&lantern, 2).await;
-        // Its next try is far away.
+        // Its next try is far in the future.
         let later = "UPDATE orders SET due_at = '2100-01-01 00:00:00+00:00' WHERE lease IS NULL AND state = 'PENDING'";
         wait::until(SOON, "the order to wait", async || tamper(souk, later).await == 1).await;
         shop.line.restore();
@@ -154,14 +154,14 @@ async fn a_webhook_has_an_order_go_on_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_webhooks_that_stripe_sends_itself_are_taken_in() {
+async fn webhooks_that_stripe_itself_sends_are_accepted() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         shop.post("_config/webhooks/souk", &[("url", &door.url), ("secret", WEBHOOK_SECRET)]).await;
         let lantern = souk.stocked("LANTERN", 50).await;
         let tokens = [APPROVED, DECLINED];
-        // They come a second later: some while later orders are placed, others after all.
+        // They arrive a second later: some while later orders are placed, others after all.
         for index in 0..12 {
             souk.place(&souk.ada, order_for(&[(&lantern, 1)], tokens[index % 2])).await.unwrap();
             tokio::time::sleep(Duration::from_millis(150)).await;

@@ -1,4 +1,4 @@
-//! An event that no endpoint can be told holds up the events of its order alone, and comes once it can be told.
+//! An event that cannot be sent delays only the events of its order, and is sent once that is possible.
 
 use souk_common::error::Reason;
 use souk_proto::{
@@ -12,7 +12,7 @@ use tonic::{Status, service::interceptor::InterceptedService, transport::Channel
 
 use super::{
     quick_but,
-    receiver::{Manner, Receiver},
+    receiver::{Behaviour, Receiver},
 };
 use crate::{
     harness::{Bearer, SOON, Souk, both_with, refused},
@@ -30,7 +30,7 @@ impl Souk {
         self.events().list_dead_letters(request).await.unwrap().into_inner()
     }
 
-    /// Waits until there are so many.
+    /// Waits until there are `count` dead letters.
     async fn dying(&self, count: usize) -> Vec<DeadLetter> {
         wait::value(SOON, &format!("{count} dead letters"), async || {
             let found = self.dead_letters(0, "").await.dead_letters;
@@ -49,7 +49,7 @@ impl Souk {
         self.events().delete_dead_letter(request).await.map(drop)
     }
 
-    /// An event of an order as only a newer version could read it.
+    /// Appends an event of an order that only a newer version can read.
     async fn tell_from_the_future(&self, order: &str) {
         let id = if self.engine == Engine::Sqlite { "randomblob(16)" } else { "gen_random_uuid()" };
         let statement = format!(
@@ -65,7 +65,7 @@ impl Souk {
 async fn an_event_that_cannot_be_sent_blocks_only_its_order() {
     for mut souk in both_with(&quick_but(&[("WEBHOOKS__SET_ASIDE_AFTER", "300ms")])).await {
         let lamp = souk.stocked("LAMP", 20).await;
-        let receiver = Receiver::start(Manner::Take).await;
+        let receiver = Receiver::start(Behaviour::Take).await;
         souk.hook(&receiver.url(), &[]).await;
         let sick = souk.ordered(&lamp).await;
         receiver.after(2).await;
@@ -89,7 +89,7 @@ async fn an_event_that_cannot_be_sent_blocks_only_its_order() {
         assert_eq!((&first.dead_letters[..], &second.dead_letters[..]), (&dead[..2], &dead[2..]));
         assert_eq!(second.next_page_token, "");
 
-        // This version still cannot.
+        // This version still cannot send it.
         assert!(souk.requeue(&dead[2].name).await.unwrap().requeue_time.is_some());
         wait::until(SOON, "the first to be tried again", async || {
             let now = souk.dying(3).await;
@@ -97,7 +97,7 @@ async fn an_event_that_cannot_be_sent_blocks_only_its_order() {
         })
         .await;
 
-        // After an upgrade it can; they come as they happened.
+        // After an upgrade it can. The events arrive in their order.
         tamper(&souk, "UPDATE event_dead_letters SET data_type = 'souk.order.v1.Order'").await;
         souk.restart().await;
         souk.requeue(&dead[0].name).await.unwrap();
@@ -107,7 +107,7 @@ async fn an_event_that_cannot_be_sent_blocks_only_its_order() {
         let problem = refused(souk.requeue(&dead[0].name).await, Reason::ResourceNotFound);
         assert!(problem.message().contains(&dead[0].name));
 
-        // One that is given up never comes; what happens next does.
+        // A deleted dead letter is never sent. Later events are.
         souk.tell_from_the_future(&well).await;
         let dead = souk.dying(1).await;
         souk.delete(&dead[0].name).await.unwrap();

@@ -1,4 +1,4 @@
-//! Endpoints as administrators meet them, and where they may not lead.
+//! Endpoints as administrators manage them, and the addresses that are not allowed.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -9,11 +9,11 @@ use souk_testkit::wait;
 
 use super::{
     QUICK,
-    receiver::{Manner, Receiver},
+    receiver::{Behaviour, Receiver},
 };
 use crate::harness::{SOON, both_with, fields, refused};
 
-/// Public addresses alone, though by `http://`.
+/// Only public addresses, but `http://` is allowed.
 const STRICT: &[(&str, &str)] = &[
     ("WEBHOOKS__INTERVAL", "20ms"),
     ("WEBHOOKS__RETRIES", "100ms"),
@@ -22,7 +22,7 @@ const STRICT: &[(&str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_are_made_shown_changed_and_removed() {
+async fn endpoints_are_created_read_changed_and_deleted() {
     for souk in both_with(QUICK).await {
         let mut names = Vec::new();
         for number in 0..3 {
@@ -71,7 +71,7 @@ async fn endpoints_are_made_shown_changed_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_are_for_administrators_alone() {
+async fn only_administrators_manage_endpoints() {
     for souk in both_with(QUICK).await {
         let endpoint = souk.hook("https://shop.example/", &[]).await;
         for who in [&souk.staff, &souk.ada] {
@@ -84,7 +84,7 @@ async fn endpoints_are_for_administrators_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_wishes_are_refused_with_what_would_be_right() {
+async fn invalid_endpoints_are_refused_with_the_valid_values() {
     for souk in both_with(&[]).await {
         for url in [
             "",
@@ -118,9 +118,9 @@ async fn bad_wishes_are_refused_with_what_would_be_right() {
 async fn a_name_that_leads_into_the_private_network_is_not_followed() {
     for souk in both_with(STRICT).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Take).await;
+        let receiver = Receiver::start(Behaviour::Take).await;
         refused(souk.try_hook(&receiver.url(), &[]).await, Reason::FieldInvalid);
-        // What a name leads to is seen when it is used.
+        // A name is resolved when it is used.
         let endpoint = souk.hook(&format!("http://localhost:{}/", receiver.port), &["order.placed"]).await;
         souk.ordered(&lamp).await;
         let failed = souk.in_state(&endpoint.name, State::Failed, 1).await.remove(0);
@@ -136,11 +136,11 @@ async fn a_name_that_leads_into_the_private_network_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_network_that_is_allowed_is_posted_to_until_it_is_no_longer() {
+async fn an_endpoint_in_an_allowed_private_network_gets_events_while_it_is_allowed() {
     let allowed = [STRICT, &[("WEBHOOKS__ALLOW_NETWORKS", "127.0.0.0/8,::1")]].concat();
     for mut souk in both_with(&allowed).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Take).await;
+        let receiver = Receiver::start(Behaviour::Take).await;
         let by_number = souk.hook(&receiver.url(), &["order.placed"]).await;
         souk.hook(&format!("http://localhost:{}/", receiver.port), &["order.placed"]).await;
         refused(souk.try_hook("http://10.0.0.7/", &[]).await, Reason::FieldInvalid);

@@ -1,5 +1,5 @@
-//! The service ends between an event and its delivery, or several replicas deliver, or time goes by: nothing is lost
-//! before its time.
+//! The service stops between an event and its delivery, several replicas deliver, or time passes. Nothing is lost too
+//! early.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use souk_testkit::{db::Engine, wait};
 
 use super::{
     QUICK, quick_but,
-    receiver::{Manner, Receiver},
+    receiver::{Behaviour, Receiver},
 };
 use crate::{
     harness::{Running, SOON, Souk, both_with},
@@ -20,15 +20,15 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_service_resumes_where_it_stopped() {
-    // Long pauses: what was given up at the end is not tried again by the schedule.
+    // Long pauses, so that deliveries that were interrupted by the stop are not retried by the schedule.
     let slow = quick_but(&[("WEBHOOKS__RETRIES", "1h"), ("WEBHOOKS__TIMEOUT", "60s")]);
     for mut souk in both_with(&slow).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Hang).await;
+        let receiver = Receiver::start(Behaviour::Hang).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
         souk.ordered(&lamp).await;
         receiver.after(1).await;
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         souk.restart().await;
         let log = souk.in_state(&endpoint.name, State::Delivered, 2).await;
         assert_eq!(log[0].attempt_count, 1, "a try that was broken off is none: {:?}", log[0].attempts);
@@ -44,7 +44,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
     let quick = quick_but(&[("WEBHOOKS__TIMEOUT", "200ms")]);
     for mut souk in both_with(&quick).await {
         let lamp = souk.stocked("LAMP", 100).await;
-        let receiver = Receiver::start(Manner::Take).await;
+        let receiver = Receiver::start(Behaviour::Take).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
         souk.orders.stopped().await.unwrap();
         let mut placed = Vec::new();
@@ -52,17 +52,17 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
             let (orders, runtime) = Running::apart(&souk.config).await;
             souk.orders = orders;
             souk.ready().await;
-            receiver.answer_by(if round % 2 == 0 { Manner::Hang } else { Manner::Take });
+            receiver.answer_by(if round % 2 == 0 { Behaviour::Hang } else { Behaviour::Take });
             for _ in 0..ORDERS {
                 placed.push(souk.ordered(&lamp).await);
             }
-            // At once: some events are not even recorded, others are being posted.
+            // The service stops at once: some events are not even recorded as deliveries, others are being sent.
             runtime.shutdown_background();
         }
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         souk.orders = Running::start(&souk.config).await;
         souk.ready().await;
-        // What was being tried by a replica that died is tried again when its lease has expired.
+        // Deliveries of a replica that died are retried when its lease expires.
         wait::until(2 * SOON, "every event to be delivered", async || {
             let pending = souk.deliveries(&endpoint.name, "state = STATE_PENDING").await.len();
             pending == 0 && souk.deliveries(&endpoint.name, "").await.len() == 2 * placed.len()
@@ -86,7 +86,7 @@ async fn two_replicas_share_the_work_and_repeat_nothing() {
     let souk = Souk::start(Engine::Postgres, QUICK).await;
     let mut second = Running::start(&souk.config).await;
     let lamp = souk.stocked("LAMP", 100).await;
-    let receiver = Receiver::start(Manner::Take).await;
+    let receiver = Receiver::start(Behaviour::Take).await;
     let endpoint = souk.hook(&receiver.url(), &[]).await;
     let mut orders = Vec::new();
     for _ in 0..ORDERS {
@@ -107,7 +107,7 @@ async fn two_replicas_share_the_work_and_repeat_nothing() {
 async fn the_log_deletes_old_processed_events() {
     for souk in both_with(&quick_but(&[("WEBHOOKS__RETRIES", "1h")])).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let (taking, failing) = (Receiver::start(Manner::Take).await, Receiver::start(Manner::Fail(500)).await);
+        let (taking, failing) = (Receiver::start(Behaviour::Take).await, Receiver::start(Behaviour::Fail(500)).await);
         let (done, waiting) = (souk.hook(&taking.url(), &[]).await, souk.hook(&failing.url(), &[]).await);
         souk.ordered(&lamp).await;
         souk.in_state(&done.name, State::Delivered, 2).await;

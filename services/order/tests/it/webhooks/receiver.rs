@@ -1,4 +1,4 @@
-//! A merchant's receiver: a real HTTP server that notes down every request and answers as it is told to.
+//! A merchant's receiver: a real HTTP server that records every request and responds as the test says.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,22 +17,22 @@ use tokio::net::TcpListener;
 
 use crate::harness::SOON;
 
-/// How it answers.
+/// How it responds.
 #[derive(Clone, Debug)]
-pub enum Manner {
-    /// 204.
+pub enum Behaviour {
+    /// With 204.
     Take,
-    /// This status, and a body.
+    /// With this status and a body.
     Fail(u16),
-    /// Not at all, for longer than anyone waits.
+    /// Not at all, for longer than the service waits.
     Hang,
-    /// 302, with this `Location`.
+    /// With 302 and this `Location`.
     Redirect(String),
-    /// 503, with `Retry-After: 1`.
+    /// With 503 and `Retry-After: 1`.
     Busy,
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Got {
     pub at: Instant,
@@ -47,7 +47,7 @@ impl Got {
         self.body["type"].as_str().unwrap()
     }
 
-    /// The resource name of the order that it is about.
+    /// The resource name of the order in the event.
     pub fn order(&self) -> &str {
         self.body["data"]["name"].as_str().unwrap()
     }
@@ -56,7 +56,7 @@ impl Got {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value).unwrap()
     }
 
-    /// For verify.py.
+    /// The input of verify.py.
     pub fn to_json(&self, secret: &str) -> Value {
         let headers: serde_json::Map<_, _> =
             self.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
@@ -67,7 +67,7 @@ impl Got {
 #[derive(Default)]
 struct Notes {
     got: Vec<Got>,
-    manner: Option<Manner>,
+    manner: Option<Behaviour>,
     now: usize,
     most: usize,
 }
@@ -78,7 +78,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    pub async fn start(manner: Manner) -> Self {
+    pub async fn start(manner: Behaviour) -> Self {
         let notes = Arc::new(Mutex::new(Notes { manner: Some(manner), ..Notes::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -93,7 +93,7 @@ impl Receiver {
         format!("http://127.0.0.1:{}/hooks?shop=1", self.port)
     }
 
-    pub fn answer_by(&self, manner: Manner) {
+    pub fn answer_by(&self, manner: Behaviour) {
         self.notes.lock().unwrap().manner = Some(manner);
     }
 
@@ -101,12 +101,12 @@ impl Receiver {
         self.notes.lock().unwrap().got.clone()
     }
 
-    /// How many requests it had to answer at one time, at most.
+    /// The largest number of concurrent requests so far.
     pub fn most_at_a_time(&self) -> usize {
         self.notes.lock().unwrap().most
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until `count` requests have arrived.
     pub async fn after(&self, count: usize) -> Vec<Got> {
         wait::value(SOON, &format!("{count} requests"), async || {
             let got = self.got();
@@ -129,11 +129,11 @@ async fn answer(notes: Arc<Mutex<Notes>>, headers: HeaderMap, body: Bytes) -> Re
         notes.manner.clone().unwrap()
     };
     match manner {
-        Manner::Take => StatusCode::NO_CONTENT.into_response(),
-        Manner::Fail(code) => (StatusCode::from_u16(code).unwrap(), "out of\u{0} order").into_response(),
-        Manner::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
-        Manner::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response(),
-        Manner::Hang => {
+        Behaviour::Take => StatusCode::NO_CONTENT.into_response(),
+        Behaviour::Fail(code) => (StatusCode::from_u16(code).unwrap(), "out of\u{0} order").into_response(),
+        Behaviour::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+        Behaviour::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")]).into_response(),
+        Behaviour::Hang => {
             tokio::time::sleep(Duration::from_secs(600)).await;
             drop(place);
             StatusCode::OK.into_response()
@@ -141,7 +141,7 @@ async fn answer(notes: Arc<Mutex<Notes>>, headers: HeaderMap, body: Bytes) -> Re
     }
 }
 
-/// Counts a request for as long as it is answered; one that the sender gave up is dropped, too.
+/// Counts a request until it is answered or the sender has cancelled it.
 struct Place(Arc<Mutex<Notes>>);
 
 impl Place {

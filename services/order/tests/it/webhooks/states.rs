@@ -1,4 +1,4 @@
-//! What follows from an answer that is not 2xx: tries, their times, their end, and the endpoint's.
+//! Responses other than 2xx: retries, their times, their end, and the state of the endpoint.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use souk_testkit::wait;
 
 use super::{
     QUICK, quick_but,
-    receiver::{Got, Manner, Receiver},
+    receiver::{Behaviour, Got, Receiver},
 };
 use crate::harness::{SOON, both_with, refused};
 
@@ -16,7 +16,7 @@ use crate::harness::{SOON, both_with, refused};
 async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_manually() {
     for souk in both_with(QUICK).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Fail(500)).await;
+        let receiver = Receiver::start(Behaviour::Fail(500)).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
         let order = souk.ordered(&lamp).await;
 
@@ -36,11 +36,11 @@ async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_manually() {
             let apart = pair[1].at - pair[0].at;
             assert!(apart >= Duration::from_millis(pause), "{apart:?} after {pause} ms");
         }
-        // Each try has a time and a signature of its own.
+        // Each try has its own time and signature.
         assert!(first[3].header("webhook-timestamp") > first[0].header("webhook-timestamp"));
         assert!(souk.endpoint(&endpoint.name).await.failing_since_time.is_some());
 
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         let delivered = souk.in_state(&endpoint.name, State::Delivered, 1).await.remove(0);
         assert_eq!(delivered.event_type, "order.confirmed");
         assert!(souk.endpoint(&endpoint.name).await.failing_since_time.is_none());
@@ -51,7 +51,7 @@ async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_manually() {
         assert_eq!((&again.id, &again.text), (&failed.event_id, &got[0].text));
         let log = souk.in_state(&endpoint.name, State::Delivered, 2).await;
         assert_eq!((log[0].name.as_str(), log[0].attempt_count), (failed.name.as_str(), 5));
-        // What was delivered can be sent again, too.
+        // A completed delivery can be sent again, too.
         souk.redeliver(&delivered.name).await.unwrap();
         let again = receiver.after(before + 2).await.pop().unwrap();
         assert_eq!(again.id, delivered.event_id);
@@ -60,18 +60,18 @@ async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_manually() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_recovers_gets_everything() {
-    // Enough of them, so that none is given up while the orders are placed.
+    // Enough tries, so that none fails for good while the orders are placed.
     let pauses = "1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s";
     for souk in both_with(&quick_but(&[("WEBHOOKS__RETRIES", pauses)])).await {
         let lamp = souk.stocked("LAMP", 50).await;
-        let receiver = Receiver::start(Manner::Fail(503)).await;
+        let receiver = Receiver::start(Behaviour::Fail(503)).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
         let mut orders = Vec::new();
         for _ in 0..5 {
             orders.push(souk.ordered(&lamp).await);
         }
         receiver.after(2).await;
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         let log = souk.in_state(&endpoint.name, State::Delivered, 10).await;
         assert!(log.iter().any(|delivery| delivery.attempt_count > 1));
         for order in orders {
@@ -86,10 +86,10 @@ async fn a_receiver_that_recovers_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_hangs_is_cut_off_and_holds_up_no_other() {
+async fn a_receiver_that_hangs_is_cut_off_and_delays_no_other() {
     for souk in both_with(&quick_but(&[("WEBHOOKS__TIMEOUT", "700ms")])).await {
         let lamp = souk.stocked("LAMP", 50).await;
-        let (dead, well) = (Receiver::start(Manner::Hang).await, Receiver::start(Manner::Take).await);
+        let (dead, well) = (Receiver::start(Behaviour::Hang).await, Receiver::start(Behaviour::Take).await);
         let hanging = souk.hook(&dead.url(), &[]).await;
         souk.hook(&well.url(), &[]).await;
         for _ in 0..10 {
@@ -108,12 +108,12 @@ async fn a_receiver_that_hangs_is_cut_off_and_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redirects_are_failures_and_a_busy_receiver_is_spared() {
+async fn redirects_are_failures_and_a_busy_receiver_gets_longer_pauses() {
     for souk in both_with(QUICK).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let inside = Receiver::start(Manner::Take).await;
-        let redirecting = Receiver::start(Manner::Redirect(inside.url())).await;
-        let busy = Receiver::start(Manner::Busy).await;
+        let inside = Receiver::start(Behaviour::Take).await;
+        let redirecting = Receiver::start(Behaviour::Redirect(inside.url())).await;
+        let busy = Receiver::start(Behaviour::Busy).await;
         let endpoint = souk.hook(&redirecting.url(), &["order.placed"]).await;
         souk.hook(&busy.url(), &["order.placed"]).await;
         souk.ordered(&lamp).await;
@@ -127,10 +127,10 @@ async fn redirects_are_failures_and_a_busy_receiver_is_spared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_is_gone_gets_nothing_until_it_is_enabled_again() {
+async fn an_endpoint_that_responds_gone_gets_nothing_until_it_is_enabled_again() {
     for souk in both_with(QUICK).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Fail(410)).await;
+        let receiver = Receiver::start(Behaviour::Fail(410)).await;
         let endpoint = souk.hook(&receiver.url(), &["order.placed"]).await;
         souk.ordered(&lamp).await;
         let failed = souk.in_state(&endpoint.name, State::Failed, 1).await.remove(0);
@@ -140,14 +140,14 @@ async fn a_receiver_that_is_gone_gets_nothing_until_it_is_enabled_again() {
         assert!(gone.disable_time.is_some());
         assert_ne!(gone.etag, endpoint.etag);
 
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         souk.ordered(&lamp).await;
         refused(souk.redeliver(&failed.name).await, Reason::StateConflict);
         let test = souk_proto::order::v1::SendTestWebhookRequest { name: endpoint.name.clone() };
         refused(souk.webhooks().send_test_webhook(test).await, Reason::StateConflict);
 
-        // What happened meanwhile was not for it; another endpoint shows when all of that has been read.
-        let other = Receiver::start(Manner::Take).await;
+        // Events in the meantime were not sent to it. Another endpoint shows that they were processed.
+        let other = Receiver::start(Behaviour::Take).await;
         souk.hook(&other.url(), &["order.placed"]).await;
         let last = souk.ordered(&lamp).await;
         wait::until(SOON, "all of that to be read", async || other.got().iter().any(|got| got.order() == last)).await;
@@ -162,12 +162,12 @@ async fn a_receiver_that_is_gone_gets_nothing_until_it_is_enabled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_stays_dead_is_disabled_and_what_waited_comes_when_it_is_back() {
+async fn an_endpoint_that_stays_down_is_disabled_and_gets_its_waiting_events_when_enabled() {
     let pauses = "300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms";
     let short = quick_but(&[("WEBHOOKS__RETRIES", pauses), ("WEBHOOKS__DISABLE_AFTER", "1s")]);
     for souk in both_with(&short).await {
         let lamp = souk.stocked("LAMP", 5).await;
-        let receiver = Receiver::start(Manner::Fail(500)).await;
+        let receiver = Receiver::start(Behaviour::Fail(500)).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
         souk.ordered(&lamp).await;
         let disabled = wait::value(SOON, "the endpoint to be disabled", async || {
@@ -184,7 +184,7 @@ async fn a_receiver_that_stays_dead_is_disabled_and_what_waited_comes_when_it_is
         let waiting = souk.deliveries(&endpoint.name, "state = STATE_PENDING").await;
         assert_eq!(waiting.len(), 2);
 
-        receiver.answer_by(Manner::Take);
+        receiver.answer_by(Behaviour::Take);
         souk.enable(&endpoint.name).await;
         let log = souk.in_state(&endpoint.name, State::Delivered, 2).await;
         assert!(log[0].attempt_count > waiting[0].attempt_count);

@@ -1,4 +1,4 @@
-//! Endpoints by https: certificates are checked, and authorities of one's own can be added.
+//! Endpoints with https: certificates are checked, and further authorities can be added.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use tokio_rustls::{
 use super::QUICK;
 use crate::harness::both_with;
 
-/// A server that takes whatever comes; its port.
+/// A server that accepts every request. Returns its port.
 async fn serve(files: &Files) -> u16 {
     let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
@@ -40,7 +40,7 @@ async fn serve(files: &Files) -> u16 {
             tokio::spawn(async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut request = Vec::new();
-                // Its body is JSON, which ends with a brace.
+                // The body is JSON, which ends with a brace.
                 while !request.ends_with(b"}") {
                     let mut some = [0; 4096];
                     let Ok(read @ 1..) = stream.read(&mut some).await else { return };

@@ -9,7 +9,7 @@ use crate::domain::{
 };
 
 #[test]
-fn orders_are_filled_by_priority_and_from_one_place_where_that_can_be() {
+fn orders_are_filled_by_priority_and_from_one_location_if_possible() {
     let mut world = world();
     world.receive(0, 1, 3);
     world.receive(0, 0, 10);
@@ -22,7 +22,7 @@ fn orders_are_filled_by_priority_and_from_one_place_where_that_can_be() {
 }
 
 #[test]
-fn every_short_product_is_named_and_nothing_is_held() {
+fn every_short_product_is_named_and_nothing_is_reserved() {
     let mut world = world();
     world.receive(0, 0, 3);
     world.receive(1, 0, 10);
@@ -38,7 +38,7 @@ fn every_short_product_is_named_and_nothing_is_held() {
 }
 
 #[test]
-fn the_last_pieces_go_to_who_came_first_in_the_batch() {
+fn the_last_pieces_go_to_the_first_command_of_the_batch() {
     let mut world = world();
     world.receive(0, 0, 5);
     let answers = world.run(vec![reserve(1, &[(0, 3)]), reserve(2, &[(0, 3)]), reserve(3, &[(0, 2)])]);
@@ -63,7 +63,7 @@ fn a_reservation_is_repeated_but_not_changed() {
 }
 
 #[test]
-fn what_ran_out_is_free_at_once_and_sold_while_there_is_stock() {
+fn expired_stock_is_available_at_once_and_still_sold_while_it_lasts() {
     let mut world = world();
     world.receive(0, 0, 5);
     world.one(reserve(1, &[(0, 5)])).unwrap();
@@ -90,7 +90,7 @@ fn an_expired_reservation_can_be_made_again() {
 }
 
 #[test]
-fn a_released_order_never_holds_again() {
+fn a_released_order_never_reserves_again() {
     let mut world = world();
     world.receive(0, 0, 5);
     let tombstone = reservation(world.one(Action::Release { order: order(1) }));
@@ -103,7 +103,7 @@ fn a_released_order_never_holds_again() {
 }
 
 #[test]
-fn goods_come_back_once_for_each_key_to_where_they_came_from() {
+fn goods_are_returned_once_for_each_key_to_their_location() {
     let mut world = world();
     world.receive(0, 1, 2);
     world.receive(0, 0, 3);

@@ -9,7 +9,7 @@ use crate::domain::{
 };
 
 #[test]
-fn an_adjustment_is_made_once_and_never_cuts_into_what_is_reserved() {
+fn an_adjustment_is_made_once_and_never_below_the_reserved_stock() {
     let mut world = world();
     let five = adjust("a", 0, None, 5);
     let answers = world.run(vec![five.clone(), five.clone()]);
@@ -28,7 +28,7 @@ fn an_adjustment_is_made_once_and_never_cuts_into_what_is_reserved() {
 }
 
 #[test]
-fn one_bad_item_leaves_all_as_it_was() {
+fn one_invalid_item_prevents_the_whole_change() {
     let mut world = world();
     world.receive(0, 1, 5);
     let Action::Adjust { key, reason, .. } = adjust("a", 0, None, 1) else { unreachable!() };
@@ -43,7 +43,7 @@ fn one_bad_item_leaves_all_as_it_was() {
 }
 
 #[test]
-fn a_key_whose_answer_is_forgotten_is_not_used_again() {
+fn a_key_whose_response_was_deleted_is_not_used_again() {
     let mut world = world();
     world.one(adjust("a", 0, None, 5)).unwrap();
     world.spent.values_mut().for_each(|spent| *spent = Spent::Forgotten);
@@ -52,7 +52,7 @@ fn a_key_whose_answer_is_forgotten_is_not_used_again() {
 }
 
 #[test]
-fn a_transfer_moves_what_is_not_reserved() {
+fn a_transfer_moves_only_stock_that_is_not_reserved() {
     let mut world = world();
     world.receive(0, 1, 5);
     world.one(reserve(1, &[(0, 3)])).unwrap();
@@ -71,7 +71,7 @@ fn a_transfer_moves_what_is_not_reserved() {
 }
 
 #[test]
-fn a_count_of_what_changed_meanwhile_is_refused() {
+fn a_count_is_refused_if_the_stock_changed_meanwhile() {
     let mut world = world();
     world.receive(0, 1, 5);
     world.receive(1, 1, 4);
@@ -100,7 +100,7 @@ fn a_count_of_what_changed_meanwhile_is_refused() {
 }
 
 #[test]
-fn a_count_sets_stock_but_never_below_what_is_reserved() {
+fn a_count_sets_stock_but_never_below_the_reserved_stock() {
     let mut world = world();
     world.receive(0, 1, 5);
     world.one(reserve(1, &[(0, 3)])).unwrap();
