@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod client_details;
 #[cfg(feature = "columns")]
 mod columns;
 pub mod config;

@@ -69,6 +69,8 @@ pub struct Method {
     pub max_request_bytes: Option<usize>,
     /// How many requests of its budget a call counts as.
     pub cost: Cost,
+    /// True if the gateway sends the client's address and `User-Agent` to the service.
+    pub client_details: bool,
     /// True if the method changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
     /// True if a call may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).

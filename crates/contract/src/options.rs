@@ -51,6 +51,7 @@ const DEPRECATION: &str = "souk.options.v1.deprecation";
 const HEADERS: &str = "souk.options.v1.headers";
 const MAX_REQUEST_BYTES: &str = "souk.options.v1.max_request_bytes";
 const COST: &str = "souk.options.v1.cost";
+const CLIENT_DETAILS: &str = "souk.options.v1.client_details";
 const HTTP: &str = "google.api.http";
 
 impl Options {
@@ -66,6 +67,7 @@ impl Options {
             HEADERS,
             MAX_REQUEST_BYTES,
             COST,
+            CLIENT_DETAILS,
             HTTP,
         ];
         Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
@@ -183,6 +185,7 @@ impl Options {
             Some(cost) => Cost::read(cost, &descriptor.input()).map_err(|fault| wrong(&descriptor, COST, fault))?,
             None => Cost::default(),
         };
+        let client_details = matches!(self.get(&options, CLIENT_DETAILS), Some(Value::Bool(true)));
         let service = descriptor.parent_service().full_name().to_owned();
         Ok(Method {
             path: format!("/{service}/{}", descriptor.name()),
@@ -199,6 +202,7 @@ impl Options {
             headers,
             max_request_bytes,
             cost,
+            client_details,
             safe,
             idempotent: safe || level == 2,
             http,
@@ -293,10 +297,12 @@ mod tests {
              option (souk.options.v1.deprecation) = {{since: \"2027-01-31\" link: \"/docs\"}};
              option (souk.options.v1.headers) = {{name: \"x-after\" field: \"after\"}};
              option (souk.options.v1.headers) = {{name: \"x-too\" field: \"after\"}};
+             option (souk.options.v1.client_details) = true;
              option (souk.options.v1.max_request_bytes) = 2000;"
         ))
         .unwrap();
         assert_eq!([1000, 2000, 4 << 20].map(|max| method.request_limit(max)), [1000, 2000, 2000]);
+        assert!(method.client_details);
         let caching = method.caching.unwrap();
         assert_eq!((caching.max_age.as_secs(), caching.stale_while_revalidate.as_secs()), (5, 30));
         assert_eq!(method.etag.as_deref(), Some("thing.etag"));

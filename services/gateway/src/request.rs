@@ -6,8 +6,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::Extensions;
-use souk_common::{auth::Identity, error::Problem, ids::UserId};
+use http::{Extensions, HeaderMap, request::Parts};
+use souk_common::{auth::Identity, client_details::ClientDetails, contract::Method, error::Problem, ids::UserId};
 
 use crate::{address, target::Target};
 
@@ -50,6 +50,18 @@ pub fn target(extensions: &Extensions) -> Result<&Arc<Target>, Problem> {
 /// Those of [`part`].
 pub fn site(extensions: &Extensions) -> Result<IpAddr, Problem> {
     part::<ClientAddress>(extensions).map(|ClientAddress(client)| address::site(*client))
+}
+
+/// Adds the client's address and `User-Agent` to the headers of a call to a service, if the method asks for them.
+///
+/// # Errors
+/// Those of [`part`].
+pub fn add_client_details(method: &Method, parts: &Parts, headers: &mut HeaderMap) -> Result<(), Problem> {
+    if method.client_details {
+        let ClientAddress(address) = part::<ClientAddress>(&parts.extensions)?;
+        ClientDetails::new(*address, &parts.headers).write(headers);
+    }
+    Ok(())
 }
 
 /// The signed-in user, if there is one.

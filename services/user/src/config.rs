@@ -35,6 +35,8 @@ pub struct Settings {
     #[serde(with = "config::duration")]
     pub session_ttl: Duration,
     #[serde(with = "config::duration")]
+    pub session_max_age: Duration,
+    #[serde(with = "config::duration")]
     pub refresh_grace: Duration,
     #[serde(with = "config::duration")]
     pub signing_key_max_age: Duration,
@@ -98,6 +100,11 @@ impl Settings {
             "must be at least access_token_ttl, and at most ten years",
         )?;
         checks.require(
+            (self.access_token_ttl..=TEN_YEARS).contains(&self.session_max_age),
+            "session_max_age",
+            "must be at least access_token_ttl, and at most ten years",
+        )?;
+        checks.require(
             self.refresh_grace <= MINUTE,
             "refresh_grace",
             "must be at most 1m: a stolen token goes unnoticed for this long",
@@ -150,6 +157,7 @@ mod tests {
             ("SOUK_USER__LISTEN", "here", "user.listen"),
             ("SOUK_USER__ACCESS_TOKEN_TTL", "0s", "user.access_token_ttl"),
             ("SOUK_USER__SESSION_TTL", "1s", "user.session_ttl"),
+            ("SOUK_USER__SESSION_MAX_AGE", "1s", "user.session_max_age"),
             ("SOUK_USER__REFRESH_GRACE", "1h", "user.refresh_grace"),
             ("SOUK_USER__SIGNING_KEY_MAX_AGE", "1s", "user.signing_key_max_age"),
             ("SOUK_USER__CLEANUP_INTERVAL", "0s", "user.cleanup_interval"),

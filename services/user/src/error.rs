@@ -3,7 +3,7 @@
 use souk_common::{
     auth::{Role, has_ended},
     error::{Problem, Reason},
-    ids::UserId,
+    ids::{SessionId, UserId},
 };
 use souk_store::db::{DbError, Failure};
 
@@ -33,6 +33,9 @@ pub enum Error {
     /// The account does not exist.
     #[error("{} does not exist", .0.name())]
     NoSuchUser(UserId),
+    /// The account has no such session.
+    #[error("{} does not exist", session_name(*.0, *.1))]
+    NoSuchSession(UserId, SessionId),
     /// Another account has this email.
     #[error("the email is in use")]
     EmailTaken,
@@ -103,8 +106,14 @@ impl Failure for Error {
     }
 }
 
-/// The resource type of an account in the contract.
+/// The resource types of the contract.
 const USER: &str = "souk/User";
+const SESSION: &str = "souk/UserSession";
+
+/// The resource name of a session.
+pub(crate) fn session_name(user: UserId, session: SessionId) -> String {
+    format!("{}/{}", user.name(), session.name())
+}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -117,6 +126,10 @@ impl From<Error> for Problem {
             ),
             Error::SessionEnded => has_ended(),
             Error::NoSuchUser(user) => Self::not_found(user.name()).resource(USER, user.name()),
+            Error::NoSuchSession(user, session) => {
+                let name = session_name(user, session);
+                Self::not_found(&name).resource(SESSION, name)
+            }
             Error::EmailTaken => {
                 Self::new(Reason::ResourceExists, "an account with this email exists already").resource(USER, "")
             }
@@ -159,7 +172,7 @@ fn refresh(refused: Refused) -> Problem {
         Refused::Unknown => {
             Problem::new(Reason::TokenInvalid, "the refresh token is unknown or its session has ended: log in again")
         }
-        Refused::Expired => Problem::new(Reason::TokenExpired, "the session was not used for too long: log in again"),
+        Refused::Expired => Problem::new(Reason::TokenExpired, "the session has expired: log in again"),
         Refused::JustUsed => Problem::new(
             Reason::Conflict,
             "this refresh token was just exchanged, and its successor is in use: continue with that session",

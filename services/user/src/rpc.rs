@@ -15,6 +15,7 @@ use souk_common::{
 
 use crate::{
     config::{Settings, delta},
+    domain::session::Lifetime,
     error::Error,
     hasher::Hasher,
     store::{Actor, Store},
@@ -31,15 +32,16 @@ struct Parts {
     store: Store,
     hasher: Hasher,
     issuer: Issuer,
-    session_ttl: TimeDelta,
+    lifetime: Lifetime,
     refresh_grace: TimeDelta,
 }
 
 impl Rpc {
     /// Creates the RPCs on this store.
     pub fn new(store: Store, hasher: Hasher, issuer: Issuer, settings: &Settings) -> Self {
-        let (session_ttl, refresh_grace) = (delta(settings.session_ttl), delta(settings.refresh_grace));
-        Self(Arc::new(Parts { store, hasher, issuer, session_ttl, refresh_grace }))
+        let lifetime = Lifetime { idle: delta(settings.session_ttl), absolute: delta(settings.session_max_age) };
+        let refresh_grace = delta(settings.refresh_grace);
+        Self(Arc::new(Parts { store, hasher, issuer, lifetime, refresh_grace }))
     }
 }
 

@@ -48,11 +48,18 @@ impl Issuer {
         signer(keys, now()).ok_or(Error::NoSigningKey)
     }
 
-    /// Issues a token for a user's session.
+    /// Issues a token for a user's session. Returns it with its validity, which ends with that of the session.
     ///
     /// # Errors
     /// If the key is invalid.
-    pub fn issue(&self, key: &SigningKey, user: &User, session: &Session, now: DateTime<Utc>) -> Result<String, Error> {
+    pub fn issue(
+        &self,
+        key: &SigningKey,
+        user: &User,
+        session: &Session,
+        now: DateTime<Utc>,
+    ) -> Result<(String, TimeDelta), Error> {
+        let ttl = self.ttl.min(session.expire_time - now);
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -61,10 +68,10 @@ impl Issuer {
             roles: user.roles.iter().map(|role| role.as_str().to_owned()).collect(),
             scope: session.scope.clone(),
             iat: now.timestamp(),
-            exp: (now + self.ttl).timestamp(),
+            exp: (now + ttl).timestamp(),
             jti: Uuid::now_v7().to_string(),
         };
-        Ok(key.sign(&claims)?)
+        Ok((key.sign(&claims)?, ttl))
     }
 
     /// The keys that verify tokens.

@@ -211,6 +211,14 @@ impl Caller {
         }
     }
 
+    /// The session of the signed-in user's token.
+    pub fn session(&self) -> Option<SessionId> {
+        match self.identity {
+            Identity::User { session, .. } => Some(session),
+            _ => None,
+        }
+    }
+
     /// True if the caller is a user who has the role, or a role that includes it.
     pub fn has_role(&self, role: Role) -> bool {
         matches!(self.identity, Identity::User { roles, .. } if roles.grant(role))

@@ -16,6 +16,7 @@ use souk_common::{
     config::Secret,
     contract::{Contract, Method},
     error::Problem,
+    ids::SessionId,
 };
 use souk_proto::google::api::{HttpRule, http_rule::Pattern};
 use tonic::{
@@ -139,6 +140,10 @@ fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
         "ListOrders" | "WatchOrders" => json!({"customer": user}),
         "GetUser" => json!({"name": user}),
         "UpdateUser" => json!({"user": {"name": user, "displayName": "Ann"}}),
+        "ListSessions" => json!({"parent": user}),
+        // Not a session of the owner: the call is admitted and then fails.
+        "EndSession" => json!({"name": format!("{user}/sessions/{}", SessionId::new())}),
+        "EndSessions" => json!({"parent": user, "keepCurrent": true}),
         // The wrong password: the call is admitted and then fails.
         "ChangePassword" => json!({"name": user, "currentPassword": "not this one", "newPassword": "correct horse 2"}),
         other => panic!("{other} has an owner: say here what a request for an owner's resource looks like"),
@@ -204,6 +209,8 @@ async fn every_method_admits_exactly_the_callers_of_its_access_rule() {
     let (mut calls, mut wrong) = (0, Vec::new());
     for method in contract.methods().filter(|method| method.service.starts_with("souk.")) {
         let rule = method.access.as_ref().unwrap();
+        // An administrator ends all of the owner's sessions, when it is the turn of EndSessions.
+        let owner = anyone.log_in("ann@example.com", "correct horse").await;
         let direct = &services[method.service.split('.').nth(1).unwrap()];
         for caller in Caller::ALL {
             let rest = match caller {

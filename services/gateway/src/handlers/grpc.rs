@@ -90,6 +90,7 @@ impl Gateway {
         *onward.headers_mut() = only(&parts.headers, &REQUEST_HEADERS);
         onward.extensions_mut().insert(context.clone());
         self.api.request_headers.copy(&parts.headers, onward.headers_mut());
+        request::add_client_details(method, parts, onward.headers_mut())?;
         let Ok(response) = upstream.client.clone().call(onward).await;
         if let Some(status) = response.extensions().get::<Status>() {
             // The status was created by the client of the service: the service was not reached, or not in time.

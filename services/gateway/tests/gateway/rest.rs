@@ -284,6 +284,28 @@ async fn only_allowed_headers_are_passed_on() {
     assert_eq!(odd.header("x-request-id").len(), 36, "a new one: {odd:?}");
 }
 
+/// Only a method that asks for them gets the client's address and program, as the gateway sees them.
+#[tokio::test]
+async fn a_service_gets_details_of_the_client_where_its_method_asks() {
+    let settings = [("gateway.trusted_proxies", "127.0.0.1")];
+    let souk = boot_with(&settings, |address| address).await;
+    let sent = |path: &str| {
+        let request = souk.request("POST", path).header("x-forwarded-for", "198.51.100.7").body("{}");
+        let request = request.header("x-souk-client-address", "203.0.113.1").header("x-souk-client-agent", "forged");
+        souk.send(request.header("content-type", "application/json").header("user-agent", "Käse/1.0"))
+    };
+    for path in ["/test/v1/meet", "/souk.test.v1.EchoService/Meet"] {
+        let headers = sent(path).await.ok()["headers"].clone();
+        assert_eq!(headers["x-souk-client-address"], "198.51.100.7", "{path}");
+        assert_eq!(headers["x-souk-client-agent"], "K?se/1.0", "{path}");
+    }
+    for path in ["/test/v1/everything", "/souk.test.v1.EchoService/Create"] {
+        let headers = sent(path).await.ok()["headers"].clone();
+        let told = headers.as_object().unwrap().keys().filter(|name| name.starts_with("x-souk")).count();
+        assert_eq!(told, 0, "{headers}");
+    }
+}
+
 #[tokio::test]
 async fn an_idempotency_key_may_be_a_header() {
     let souk = boot().await;

@@ -2,11 +2,16 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::{Duration, Timestamp};
+use souk_common::ids::SessionId;
 use souk_proto::{common::v1::Role, user::v1};
 
-use crate::domain::{
-    token::SigningKey,
-    user::{State, User},
+use crate::{
+    domain::{
+        session::Listed,
+        token::SigningKey,
+        user::{State, User},
+    },
+    error::session_name,
 };
 
 pub(super) fn user(user: User) -> v1::User {
@@ -28,6 +33,25 @@ fn state(state: State) -> v1::user::State {
         State::Active => v1::user::State::Active,
         State::Disabled => v1::user::State::Disabled,
     }
+}
+
+/// `current` is the session of the caller.
+pub(super) fn session(listed: Listed, current: Option<SessionId>) -> v1::UserSession {
+    let Listed { session, user, last_use_time, user_agent, client_address } = listed;
+    v1::UserSession {
+        name: session_name(user, session.id),
+        current: current == Some(session.id),
+        create_time: Some(timestamp(session.create_time)),
+        last_use_time: Some(timestamp(last_use_time)),
+        expire_time: Some(timestamp(session.expire_time)),
+        user_agent,
+        client_address: client_address.unwrap_or_default(),
+        scopes: scopes(session.scope.as_deref()),
+    }
+}
+
+pub(super) fn scopes(scope: Option<&str>) -> Vec<String> {
+    scope.into_iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect()
 }
 
 pub(super) fn key(key: SigningKey) -> v1::JsonWebKey {

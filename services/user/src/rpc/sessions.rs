@@ -1,27 +1,30 @@
-//! SessionService: log-in, refresh, log-out, the list of ended sessions, and the published keys. Also the check of this
-//! service's own callers against ended sessions.
+//! SessionService: log-in, refresh, log-out, an account's open sessions, the list of ended sessions, and the published
+//! keys. Also the check of this service's own callers against ended sessions.
 
-use chrono::{DateTime, TimeDelta};
+use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
-    auth::{Identity, Recheck},
-    error::Problem,
+    auth::{Caller, Grant, Identity, Recheck, Role},
+    client_details::ClientDetails,
+    error::{Problem, Reason},
     ids::SessionId,
+    page::{self, Scan},
 };
 use souk_proto::user::v1::{
-    GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse,
-    LogInRequest, LogOutRequest, LogOutResponse, RefreshSessionRequest, Session,
+    EndSessionRequest, EndSessionResponse, EndSessionsRequest, EndSessionsResponse, GetJsonWebKeySetRequest,
+    GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse, ListSessionsRequest,
+    ListSessionsResponse, LogInRequest, LogOutRequest, LogOutResponse, RefreshSessionRequest, Session,
     list_ended_sessions_response::EndedSession, session_service_server::SessionService,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Rpc, convert};
+use super::{Rpc, actor, convert, reached};
 use crate::{
     domain::{
         email::Email,
         now,
         password::{Password, Verdict},
-        session::Ended,
+        session::{Chosen, Ended, Listed},
         token::{LEEWAY, RefreshToken, Salt, SigningKey},
         user::State,
     },
@@ -38,6 +41,7 @@ const AGAIN: TimeDelta = TimeDelta::minutes(2);
 #[tonic::async_trait]
 impl SessionService for Rpc {
     async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<Session>, Status> {
+        let client = ClientDetails::of(&request);
         let request = request.into_inner();
         let password = Password::typed(request.password);
         let found = match Email::parse(&request.email) {
@@ -59,17 +63,19 @@ impl SessionService for Rpc {
         let key = self.0.issuer.signing_key().await?;
         let token = RefreshToken::random().map_err(Error::from)?;
         let scope = Some(request.scopes.join(" ")).filter(|scope| !scope.is_empty());
-        let opening = Opening { scope, token, now: now(), ttl: self.0.session_ttl };
+        let opening = Opening { scope, token, now: now(), lifetime: self.0.lifetime, client };
         let opened = self.0.store.begin_session(&user, &checked, &hash, opening).await?;
         self.reply(&key, opened)
     }
 
     async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
+        let client_address = ClientDetails::of(&request).address;
         let token = RefreshToken::sent(request.into_inner().refresh_token);
         // The key is read before the exchange: nothing may fail after the token was used.
         let key = self.0.issuer.signing_key().await?;
         let salt = Salt::random().map_err(Error::from)?;
-        let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
+        let exchange =
+            Exchange { salt, now: now(), lifetime: self.0.lifetime, grace: self.0.refresh_grace, client_address };
         let opened = self.0.store.refresh_session(&token, &exchange).await?;
         self.reply(&key, opened)
     }
@@ -78,6 +84,56 @@ impl SessionService for Rpc {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
         self.0.store.end_session(&token, now()).await?;
         Ok(Response::new(LogOutResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.get_ref();
+        let user = reached(&caller, "parent", &request.parent)?;
+        if caller.grant == Grant::All {
+            // An account that does not exist has no list.
+            self.0.store.user(user).await?;
+        }
+        let query = ("sessions.list", user);
+        let size = page::size(request.page_size);
+        let after: Option<(DateTime<Utc>, SessionId)> = page::decode(&request.page_token, &query)
+            .map_err(|error| Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")))?;
+        let rows = self.0.store.list_sessions(user, after, now(), size + 1).await?;
+        let key = |listed: &Listed| (listed.session.create_time, listed.session.id);
+        let current = caller.session();
+        let message = |listed| convert::session(listed, current);
+        let (sessions, next_page_token) = page::cut(Scan::all(rows), size, &query, key, message);
+        Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    async fn end_session(&self, request: Request<EndSessionRequest>) -> Result<Response<EndSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let nowhere = || Problem::invalid("name", "must be `users/usr_…/sessions/ses_…`");
+        let (user, session) = request.get_ref().name.split_once("/sessions/").ok_or_else(nowhere)?;
+        let user = reached(&caller, "name", user)?;
+        let chosen = Chosen::Only(session.parse().map_err(|_| nowhere())?);
+        let actor = actor(&caller, Role::Admin)?;
+        self.0.store.end_listed(actor, user, chosen, caller.user()?, now()).await?;
+        Ok(Response::new(EndSessionResponse {}))
+    }
+
+    async fn end_sessions(
+        &self,
+        request: Request<EndSessionsRequest>,
+    ) -> Result<Response<EndSessionsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.get_ref();
+        let user = reached(&caller, "parent", &request.parent)?;
+        let chosen = match caller.session().filter(|_| request.keep_current) {
+            Some(current) => Chosen::AllBut(current),
+            None => Chosen::All,
+        };
+        let actor = actor(&caller, Role::Admin)?;
+        let ended = self.0.store.end_listed(actor, user, chosen, caller.user()?, now()).await?;
+        Ok(Response::new(EndSessionsResponse { ended_count: ended as i64 }))
     }
 
     async fn list_ended_sessions(
@@ -126,14 +182,14 @@ impl SessionService for Rpc {
 impl Rpc {
     fn reply(&self, key: &SigningKey, opened: Opened) -> Result<Response<Session>, Status> {
         let Opened { user, session, token } = opened;
-        let access_token = self.0.issuer.issue(key, &user, &session, now())?;
+        let (access_token, expires_in) = self.0.issuer.issue(key, &user, &session, now())?;
         Ok(Response::new(Session {
             access_token,
             token_type: "Bearer".into(),
-            expires_in: Some(convert::duration(self.0.issuer.ttl())),
+            expires_in: Some(convert::duration(expires_in)),
             refresh_token: token.expose(),
             user: Some(convert::user(user)),
-            scopes: session.scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect(),
+            scopes: convert::scopes(session.scope.as_deref()),
         }))
     }
 }

@@ -8,12 +8,15 @@ use souk_common::{
 };
 
 use crate::domain::{
+    session::{Listed, Session},
     token::SigningKey,
     user::{State, User},
 };
 
 /// The sort key of listed accounts.
 pub type Key = (DateTime<Utc>, UserId);
+/// The sort key of listed sessions.
+pub type SessionKey = (DateTime<Utc>, SessionId);
 
 /// A row of `users`, without the password.
 #[derive(Queryable)]
@@ -44,6 +47,32 @@ impl From<UserRow> for User {
             revision: row.revision,
             create_time: row.create_time,
             update_time: row.update_time,
+        }
+    }
+}
+
+/// A row of `sessions` that is open.
+#[derive(Queryable)]
+pub struct SessionRow {
+    id: SessionId,
+    user: UserId,
+    create_time: DateTime<Utc>,
+    expire_time: DateTime<Utc>,
+    scope: Option<String>,
+    last_use_time: Option<DateTime<Utc>>,
+    user_agent: String,
+    client_address: Option<String>,
+}
+
+impl From<SessionRow> for Listed {
+    fn from(row: SessionRow) -> Self {
+        let SessionRow { id, scope, create_time, expire_time, .. } = row;
+        Self {
+            session: Session { id, scope, create_time, expire_time },
+            user: row.user,
+            last_use_time: row.last_use_time.unwrap_or(create_time),
+            user_agent: row.user_agent,
+            client_address: row.client_address,
         }
     }
 }

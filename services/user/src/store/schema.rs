@@ -30,6 +30,10 @@ macro_rules! tables {
                 end_time -> Nullable<$time>,
                 end_reason -> Nullable<Text>,
                 scope -> Nullable<Text>,
+                last_use_time -> Nullable<$time>,
+                user_agent -> Text,
+                client_address -> Nullable<Text>,
+                ended_by -> Nullable<$id>,
             }
         }
 

@@ -1,14 +1,24 @@
 //! Operations on sessions and their refresh tokens.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_common::ids::{SessionId, UserId};
+use souk_common::{
+    client_details::ClientDetails,
+    ids::{SessionId, UserId},
+};
 use souk_store::db::{read, write};
 
-use super::{Store, postgres, rows::TokenRow, sqlite};
+use super::{
+    Store, postgres,
+    rows::{SessionKey, TokenRow},
+    sqlite,
+    users::Actor,
+};
 use crate::{
     domain::{
         password::Hash,
-        session::{EndReason, Ended, Refused, Session, judge_reuse},
+        session::{Chosen, EndReason, Ended, Lifetime, Listed, Refused, Session, judge_reuse},
         token::{RefreshToken, Salt},
         user::{State, User},
     },
@@ -23,8 +33,10 @@ pub struct Opening {
     pub token: RefreshToken,
     /// When the session begins.
     pub now: DateTime<Utc>,
-    /// Duration after which an unused session expires.
-    pub ttl: TimeDelta,
+    /// How long the session lives.
+    pub lifetime: Lifetime,
+    /// The client that logs in.
+    pub client: ClientDetails,
 }
 
 /// The parameters of an exchange of a refresh token.
@@ -34,10 +46,12 @@ pub struct Exchange {
     pub salt: Salt,
     /// The time of the exchange.
     pub now: DateTime<Utc>,
-    /// Duration after which the session expires if it is not used again.
-    pub ttl: TimeDelta,
+    /// How long the session lives.
+    pub lifetime: Lifetime,
     /// The grace period: how long a used token may be sent again.
     pub grace: TimeDelta,
+    /// The address of the client; `None` if it is not known.
+    pub client_address: Option<IpAddr>,
 }
 
 /// A session that began or continues, with the data for its client.
@@ -65,8 +79,16 @@ impl Store {
         hash: &Hash,
         opening: Opening,
     ) -> Result<Opened, Error> {
-        let Opening { scope, token, now, ttl } = opening;
-        let (id, session) = (user.id, Session { id: SessionId::new(), scope });
+        let Opening { scope, token, now, lifetime, client } = opening;
+        let expire_time = lifetime.expire_time(now, now);
+        let begun = Listed {
+            session: Session { id: SessionId::new(), scope, create_time: now, expire_time },
+            user: user.id,
+            last_use_time: now,
+            user_agent: client.user_agent,
+            client_address: client.address.map(|address| address.to_string()),
+        };
+        let id = user.id;
         write!(self.db, |conn, q| -> Result<Opened, Error> {
             let user: User = q::lock_user(conn, id).await?.ok_or(Error::Credentials)?.into();
             if user.state != State::Active
@@ -74,9 +96,9 @@ impl Store {
             {
                 return Err(Error::Credentials);
             }
-            q::insert_session(conn, &session, id, now, now + ttl).await?;
-            q::insert_refresh_token(conn, &token.hash(), session.id, now).await?;
-            Ok(Opened { user, session: session.clone(), token: token.clone() })
+            q::insert_session(conn, &begun).await?;
+            q::insert_refresh_token(conn, &token.hash(), begun.session.id, now).await?;
+            Ok(Opened { user, session: begun.session.clone(), token: token.clone() })
         })
     }
 
@@ -87,8 +109,9 @@ impl Store {
     /// # Errors
     /// [`Error::Refresh`] if the token is refused. Also if the database fails.
     pub async fn refresh_session(&self, token: &RefreshToken, exchange: &Exchange) -> Result<Opened, Error> {
-        let Exchange { salt, now, ttl, grace } = exchange;
+        let Exchange { salt, now, lifetime, grace, client_address } = exchange;
         let (hash, now) = (token.hash(), *now);
+        let client_address = client_address.map(|address| address.to_string());
         // A refusal may end the session. That must be committed, so the refusal is not an error in the transaction.
         let outcome = write!(self.db, |conn, q| -> Result<Result<Opened, Refused>, Error> {
             let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
@@ -117,22 +140,27 @@ impl Store {
                     }
                 }
             };
-            let open = match is_first {
-                Some(_) => q::extend_session(conn, session, now, now + *ttl).await?,
-                None => q::open_session(conn, session, now).await?,
-            };
-            let Some((user, scope)) = open else {
+            let Some(row) = q::open_session(conn, session, now).await? else {
                 let ended = q::session_ended(conn, session).await?;
                 return Ok(Err(if ended { Refused::Unknown } else { Refused::Expired }));
             };
+            let Listed { session, user, .. } = row.into();
+            let session = Session { expire_time: lifetime.expire_time(session.create_time, now), ..session };
+            // The setting may be shorter than it was at the log-in.
+            if session.expire_time <= now {
+                return Ok(Err(Refused::Expired));
+            }
+            if is_first.is_some() && !q::use_session(conn, &session, client_address.as_deref(), now).await? {
+                return Ok(Err(Refused::Unknown));
+            }
             let user: Option<User> = q::user(conn, user).await?.map(User::from);
             let Some(user) = user.filter(|user| user.state == State::Active) else {
                 return Ok(Err(Refused::Unknown));
             };
             if is_first.is_some() {
-                q::insert_refresh_token(conn, &next.hash(), session, now).await?;
+                q::insert_refresh_token(conn, &next.hash(), session.id, now).await?;
             }
-            Ok(Ok(Opened { user, session: Session { id: session, scope }, token: next }))
+            Ok(Ok(Opened { user, session, token: next }))
         })?;
         outcome.map_err(Error::Refresh)
     }
@@ -153,6 +181,56 @@ impl Store {
     /// If the database fails.
     pub async fn ended_sessions(&self, after: Ended, limit: i64) -> Result<Vec<Ended>, Error> {
         read!(self.db, |conn, q| -> Result<Vec<Ended>, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
+    }
+
+    /// A page of an account's open sessions, newest first: at most `limit` sessions, after the last session of the
+    /// previous page.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn list_sessions(
+        &self,
+        user: UserId,
+        after: Option<SessionKey>,
+        now: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<Listed>, Error> {
+        let rows = read!(self.db, |conn, q| -> Result<Vec<_>, Error> {
+            Ok(q::list_sessions(conn, user, after, now, limit).await?)
+        })?;
+        Ok(rows.into_iter().map(Listed::from).collect())
+    }
+
+    /// Ends sessions from the list of an account's sessions, in the name of the user `by`. Returns how many were open.
+    ///
+    /// # Errors
+    /// [`Error::NoLonger`]; [`Error::NoSuchUser`]; [`Error::NoSuchSession`] if the account never had the chosen session,
+    /// or if it ended long ago. Also if the database fails.
+    pub async fn end_listed(
+        &self,
+        actor: Actor,
+        user: UserId,
+        chosen: Chosen,
+        by: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<usize, Error> {
+        write!(self.db, |conn, q| -> Result<usize, Error> {
+            if let Actor::Holder { user, .. } = actor {
+                actor.check(q::keep_user(conn, user).await?.map(User::from).as_ref())?;
+            }
+            let ended = q::end_listed(conn, user, chosen, by, now).await?;
+            match chosen {
+                _ if ended > 0 => {}
+                Chosen::Only(session) if !q::has_session(conn, user, session).await? => {
+                    return Err(Error::NoSuchSession(user, session));
+                }
+                Chosen::All | Chosen::AllBut(_) if q::user(conn, user).await?.is_none() => {
+                    return Err(Error::NoSuchUser(user));
+                }
+                _ => {}
+            }
+            Ok(ended)
+        })
     }
 
     /// Ends the session of a refresh token, used or not. An unknown token is not an error.

@@ -39,7 +39,7 @@ pub enum Actor {
 
 impl Actor {
     /// Checks that the actor may act now. `own` is the actor's own account, if a role is required.
-    fn check(self, own: Option<&User>) -> Result<(), Error> {
+    pub(super) fn check(self, own: Option<&User>) -> Result<(), Error> {
         let Self::Holder { user, role } = self else { return Ok(()) };
         match own {
             Some(own) if own.id == user && own.state == State::Active && own.roles.grant(role) => Ok(()),

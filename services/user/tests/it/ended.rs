@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{TimeDelta, Utc};
 use souk_common::{
     auth::{Role, ServiceTokens},
@@ -17,13 +16,11 @@ use souk_proto::user::v1::{
 use souk_user::{admin, domain::user::State, store::Exchange};
 use tonic::{Request, Status};
 
-use crate::harness::{PASSWORD, Service, both, fields, id, name, refused};
+use crate::harness::{MONTHS, PASSWORD, Service, both, claims, fields, id, name, refused};
 
 /// The id of the session in its access token.
 fn sid(session: &Session) -> String {
-    let claims = session.access_token.split('.').nth(1).unwrap();
-    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    claims["sid"].as_str().unwrap().to_owned()
+    claims(&session.access_token)["sid"].as_str().unwrap().to_owned()
 }
 
 /// Lists ended sessions as another service.
@@ -86,8 +83,9 @@ async fn access_tokens_are_refused_once_their_session_ended() {
                     let exchange = Exchange {
                         salt: souk_user::domain::token::Salt::random().unwrap(),
                         now: long_ago,
-                        ttl: TimeDelta::days(30),
+                        lifetime: MONTHS,
                         grace: TimeDelta::zero(),
+                        client_address: None,
                     };
                     let exchanged = souk.store.refresh_session(&token, &exchange).await.unwrap();
                     assert_eq!(exchanged.session.id, session);

@@ -1,5 +1,7 @@
 //! Boots the service and calls it.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
 use souk_common::{
     auth::{Role, Roles},
     ids::UserId,
@@ -18,10 +20,14 @@ pub use souk_testkit::{
     service::{fields, refused},
 };
 use souk_user::{
-    Config, DEFAULTS, ServeError, domain,
+    Config, DEFAULTS, ServeError,
+    domain::{self, session::Lifetime},
     store::{Actor, Store},
 };
 use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
+
+/// The life of sessions that is set by default.
+pub const MONTHS: Lifetime = Lifetime { idle: TimeDelta::days(30), absolute: TimeDelta::days(90) };
 
 /// A running replica of the service.
 pub struct Service {
@@ -87,6 +93,11 @@ impl Service {
         SessionServiceClient::new(self.channel())
     }
 
+    /// The session methods, with an access token.
+    pub fn sessions_as(&self, token: &str) -> SessionServiceClient<InterceptedService<Channel, Bearer>> {
+        SessionServiceClient::with_interceptor(self.channel(), Bearer::token(token))
+    }
+
     /// A new customer who has logged in.
     pub async fn customer(&self, email: &str) -> Session {
         self.register(email).await;
@@ -120,6 +131,12 @@ impl Service {
         let request = RefreshSessionRequest { refresh_token: token.to_owned() };
         Ok(self.sessions().refresh_session(request).await?.into_inner())
     }
+}
+
+/// The claims of an access token.
+pub fn claims(token: &str) -> serde_json::Value {
+    let claims = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
 }
 
 pub fn id(user: &User) -> UserId {

@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod admin;
+mod devices;
 mod ended;
 mod harness;
 mod jobs;

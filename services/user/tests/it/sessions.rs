@@ -16,7 +16,7 @@ use souk_user::{
 };
 use tonic::Code;
 
-use crate::harness::{PASSWORD, Service, both, both_with, name, refused};
+use crate::harness::{MONTHS, PASSWORD, Service, both, both_with, name, refused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_contains_what_a_client_needs() {
@@ -75,8 +75,9 @@ async fn a_token_reused_after_the_grace_time_counts_as_stolen() {
             let exchange = Exchange {
                 salt: Salt::random().unwrap(),
                 now: begin + TimeDelta::seconds(seconds),
-                ttl: TimeDelta::days(30),
+                lifetime: MONTHS,
                 grace: TimeDelta::seconds(30),
+                client_address: None,
             };
             souk.store.refresh_session(&token, &exchange).await
         };
@@ -159,7 +160,7 @@ async fn an_unused_session_expires() {
         let token = RefreshToken::sent(ann.refresh_token);
         let refresh = async |token: &RefreshToken, days| {
             let (salt, now) = (Salt::random().unwrap(), Utc::now() + TimeDelta::days(days));
-            let exchange = Exchange { salt, now, ttl: TimeDelta::days(30), grace: TimeDelta::zero() };
+            let exchange = Exchange { salt, now, lifetime: MONTHS, grace: TimeDelta::zero(), client_address: None };
             souk.store.refresh_session(token, &exchange).await
         };
         // After a use on day 29, it is valid for 30 more days.

@@ -130,7 +130,8 @@ impl Gateway {
             cache::tell(&mut response, &entry, source);
             return Ok(response);
         }
-        let (answer, metadata) = ask(client, route, onward(message, parts, &self.api)?, &self.api).await?;
+        let (answer, metadata) =
+            ask(client, route, onward(&route.method, message, parts, &self.api)?, &self.api).await?;
         let mut response = caching::answer(parts, &route.method, &answer);
         if metadata.get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true") {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -215,9 +216,15 @@ async fn ask(
 ///
 /// # Errors
 /// Those of [`request::part`].
-pub fn onward(message: DynamicMessage, parts: &Parts, api: &Api) -> Result<tonic::Request<DynamicMessage>, Problem> {
+pub fn onward(
+    method: &Method,
+    message: DynamicMessage,
+    parts: &Parts,
+    api: &Api,
+) -> Result<tonic::Request<DynamicMessage>, Problem> {
     let mut metadata = HeaderMap::new();
     api.request_headers.copy(&parts.headers, &mut metadata);
+    request::add_client_details(method, parts, &mut metadata)?;
     let metadata = MetadataMap::from_headers(metadata);
     let mut request = tonic::Request::from_parts(metadata, Extensions::default(), message);
     request.extensions_mut().insert(request::part::<RequestContext>(&parts.extensions)?.clone());

@@ -55,7 +55,7 @@ impl Gateway {
         let place = self.place(parts)?;
         let end = self.streams.end(context, route.method.resume.is_some());
         let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
-        let request = rest::onward(message, parts, &self.api)?;
+        let request = rest::onward(&route.method, message, parts, &self.api)?;
         let told = Arc::new(OnceLock::new());
         let telling = told.clone();
         let path_onward = route.grpc_path.clone();

@@ -16,24 +16,43 @@ use super::{
     users::COLUMNS,
 };
 use crate::{
-    domain::session::{EndReason, Ended, Session},
-    store::rows::{TokenRow, UserRow},
+    domain::session::{Chosen, EndReason, Ended, Listed, Session},
+    store::rows::{SessionKey, SessionRow, TokenRow, UserRow},
 };
 
+/// The columns of a [`SessionRow`].
+const SESSION: (
+    sessions::id,
+    sessions::user_id,
+    sessions::create_time,
+    sessions::expire_time,
+    sessions::scope,
+    sessions::last_use_time,
+    sessions::user_agent,
+    sessions::client_address,
+) = (
+    sessions::id,
+    sessions::user_id,
+    sessions::create_time,
+    sessions::expire_time,
+    sessions::scope,
+    sessions::last_use_time,
+    sessions::user_agent,
+    sessions::client_address,
+);
+
 /// Begins a session.
-pub async fn insert_session(
-    conn: &mut Conn,
-    session: &Session,
-    user: UserId,
-    now: DateTime<Utc>,
-    expire_time: DateTime<Utc>,
-) -> QueryResult<()> {
+pub async fn insert_session(conn: &mut Conn, begun: &Listed) -> QueryResult<()> {
+    let Session { id, scope, create_time, expire_time } = &begun.session;
     let row = (
-        sessions::id.eq(session.id),
-        sessions::scope.eq(&session.scope),
-        sessions::user_id.eq(user),
-        sessions::create_time.eq(now),
-        sessions::expire_time.eq(expire_time),
+        sessions::id.eq(*id),
+        sessions::scope.eq(scope),
+        sessions::user_id.eq(begun.user),
+        sessions::create_time.eq(*create_time),
+        sessions::expire_time.eq(*expire_time),
+        sessions::last_use_time.eq(begun.last_use_time),
+        sessions::user_agent.eq(&begun.user_agent),
+        sessions::client_address.eq(&begun.client_address),
     );
     diesel::insert_into(sessions::table).values(row).execute(conn).await.map(drop)
 }
@@ -82,30 +101,70 @@ pub async fn forget_salts(conn: &mut Conn, before: DateTime<Utc>) -> QueryResult
         .await
 }
 
-/// Extends a session that has neither ended nor expired. Returns its user and scope; `None` if it had ended or expired.
-pub async fn extend_session(
+/// Records that an open session was used now, and from where, if that is known. Returns false if it was ended meanwhile.
+pub async fn use_session(
     conn: &mut Conn,
-    id: SessionId,
+    session: &Session,
+    client_address: Option<&str>,
     now: DateTime<Utc>,
-    expire_time: DateTime<Utc>,
-) -> QueryResult<Option<(UserId, Option<String>)>> {
-    let alive = sessions::end_time.is_null().and(sessions::expire_time.gt(now));
-    diesel::update(sessions::table.find(id).filter(alive))
-        .set(sessions::expire_time.eq(expire_time))
-        .returning((sessions::user_id, sessions::scope))
-        .get_result(conn)
-        .await
-        .optional()
+) -> QueryResult<bool> {
+    let open = sessions::table.find(session.id).filter(sessions::end_time.is_null());
+    let used = (
+        sessions::expire_time.eq(session.expire_time),
+        sessions::last_use_time.eq(now),
+        client_address.map(|address| sessions::client_address.eq(address)),
+    );
+    Ok(diesel::update(open).set(used).execute(conn).await? == 1)
 }
 
-/// The user and the scope of a session; `None` if it has ended or expired.
-pub async fn open_session(
-    conn: &mut Conn,
-    id: SessionId,
-    now: DateTime<Utc>,
-) -> QueryResult<Option<(UserId, Option<String>)>> {
+/// A session; `None` if it has ended or expired.
+pub async fn open_session(conn: &mut Conn, id: SessionId, now: DateTime<Utc>) -> QueryResult<Option<SessionRow>> {
     let open = sessions::table.find(id).filter(sessions::end_time.is_null()).filter(sessions::expire_time.gt(now));
-    open.select((sessions::user_id, sessions::scope)).first(conn).await.optional()
+    open.select(SESSION).first(conn).await.optional()
+}
+
+/// The open sessions of an account, newest first, after the last session of the previous page.
+pub async fn list_sessions(
+    conn: &mut Conn,
+    user: UserId,
+    after: Option<SessionKey>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> QueryResult<Vec<SessionRow>> {
+    let open = sessions::table.filter(sessions::user_id.eq(user)).filter(sessions::end_time.is_null());
+    let mut query = open.filter(sessions::expire_time.gt(now)).select(SESSION).into_boxed();
+    if let Some((time, id)) = after {
+        // The first condition finds the place in the index, the second one the place among equal times.
+        query =
+            query.filter(sessions::create_time.le(time)).filter(sessions::create_time.lt(time).or(sessions::id.lt(id)));
+    }
+    query.order((sessions::create_time.desc(), sessions::id.desc())).limit(limit).load(conn).await
+}
+
+/// True if this account has or had a session with this id.
+pub async fn has_session(conn: &mut Conn, user: UserId, id: SessionId) -> QueryResult<bool> {
+    let session = sessions::table.find(id).filter(sessions::user_id.eq(user));
+    diesel::select(diesel::dsl::exists(session)).get_result(conn).await
+}
+
+/// Ends the open sessions of an account that a user chose from its list: all of them, one of them, or all but one.
+/// Returns their number.
+pub async fn end_listed(
+    conn: &mut Conn,
+    user: UserId,
+    chosen: Chosen,
+    by: UserId,
+    now: DateTime<Utc>,
+) -> QueryResult<usize> {
+    let open = sessions::user_id.eq(user).and(sessions::end_time.is_null()).and(sessions::expire_time.gt(now));
+    let end =
+        (sessions::end_time.eq(now), sessions::end_reason.eq(EndReason::LogOut.as_str()), sessions::ended_by.eq(by));
+    let update = diesel::update(sessions::table.filter(open)).set(end);
+    match chosen {
+        Chosen::All => update.execute(conn).await,
+        Chosen::Only(id) => update.filter(sessions::id.eq(id)).execute(conn).await,
+        Chosen::AllBut(id) => update.filter(sessions::id.ne(id)).execute(conn).await,
+    }
 }
 
 /// The account of a session of this user; `None` if the session was ended.
