@@ -132,6 +132,7 @@ fn verifier() -> Arc<Verifier> {
         issuer: "souk".into(),
         audience: "souk".into(),
         leeway: Duration::ZERO,
+        recent_log_in: Duration::from_secs(900),
         internal_secret: Secret::new(SECRET),
     };
     Arc::new(Verifier::new(&config, Arc::new(NoKeys)))

@@ -102,6 +102,8 @@ pub struct AccessRule {
     /// The scope that a token with limited scopes must have. Such a token cannot call a method without a scope, unless
     /// the method is public.
     pub scope: Option<String>,
+    /// True if users must have logged in recently.
+    pub recent_log_in: bool,
 }
 
 impl AccessRule {
@@ -115,6 +117,7 @@ impl AccessRule {
             owner: Some(access.owner).filter(|owner| !owner.is_empty()),
             internal_callers: access.internal_callers,
             scope: Some(access.scope).filter(|scope| !scope.is_empty()),
+            recent_log_in: access.recent_log_in,
         };
         let someone = rule.public || rule.signed_in || !rule.internal_callers.is_empty() || rule.owner.is_some();
         (someone || rule.roles != Roles::default()).then_some(rule)

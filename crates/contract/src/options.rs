@@ -158,6 +158,13 @@ impl Options {
         };
         let max_request_bytes = max_request_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let access = access.and_then(AccessRule::from_contract);
+        if access.as_ref().is_some_and(|rule| rule.public && rule.recent_log_in) {
+            return Err(wrong(
+                &descriptor,
+                ACCESS,
+                "a public method has callers without a log-in: remove recent_log_in",
+            ));
+        }
         let owner = access.as_ref().and_then(|rule| rule.owner.as_deref());
         for (option, field) in [(ACCESS, owner), (IDEMPOTENCY_KEY, idempotency_key.as_deref()), (ETAG, etag.as_deref())]
         {
@@ -325,6 +332,7 @@ mod tests {
     fn an_invalid_option_is_named() {
         let cases = [
             ("option (souk.options.v1.max_request_bytes) = 0;", "must be more than 0"),
+            ("option (souk.options.v1.access) = {public: true recent_log_in: true};", "callers without a log-in"),
             ("option (souk.options.v1.cache) = {max_age_seconds: 5};", "only answers of methods with NO_SIDE_EFFECTS"),
             (
                 "option (souk.options.v1.etag) = \"thing.tag\";",

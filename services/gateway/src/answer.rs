@@ -75,10 +75,11 @@ pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding
 }
 
 /// The `WWW-Authenticate` header (RFC 6750): the expected kind of token, and whether the token in the request was
-/// invalid.
+/// invalid, or its log-in too old (RFC 9470).
 fn challenge(reason: Reason) -> HeaderValue {
     HeaderValue::from_static(match reason {
         Reason::TokenInvalid | Reason::TokenExpired => "Bearer error=\"invalid_token\"",
+        Reason::ReauthenticationRequired => "Bearer error=\"insufficient_user_authentication\"",
         _ => "Bearer",
     })
 }

@@ -1,7 +1,7 @@
 //! The errors of this service, and the statuses that clients get.
 
 use souk_common::{
-    auth::{Role, has_ended},
+    auth::{Role, has_ended, reauthentication_required},
     error::{Problem, Reason},
     ids::{SessionId, UserId},
 };
@@ -27,6 +27,9 @@ pub enum Error {
     /// The caller lost this role while the change was being made.
     #[error("the role {} is needed, and was lost meanwhile", .0.as_str())]
     NoLonger(Role),
+    /// The change needs a recent log-in.
+    #[error("the log-in is too old")]
+    LogInTooOld,
     /// The session is not active, or does not belong to the user.
     #[error("the session has ended")]
     SessionEnded,
@@ -124,6 +127,7 @@ impl From<Error> for Problem {
                 Reason::AccessDenied,
                 format!("this method needs the role {}, which you no longer hold", role.as_str()),
             ),
+            Error::LogInTooOld => reauthentication_required(),
             Error::SessionEnded => has_ended(),
             Error::NoSuchUser(user) => Self::not_found(user.name()).resource(USER, user.name()),
             Error::NoSuchSession(user, session) => {

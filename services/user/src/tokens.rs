@@ -67,6 +67,7 @@ impl Issuer {
             sid: session.id.to_string(),
             roles: user.roles.iter().map(|role| role.as_str().to_owned()).collect(),
             scope: session.scope.clone(),
+            auth_time: Some(session.create_time.timestamp()),
             iat: now.timestamp(),
             exp: (now + ttl).timestamp(),
             jti: Uuid::now_v7().to_string(),

@@ -36,6 +36,9 @@ pub struct Config {
     /// How long expired tokens are still accepted, by the clock of this host.
     #[serde(with = "crate::config::duration")]
     pub leeway: Duration,
+    /// How long ago a log-in may be for methods that need a recent one. Zero: any time.
+    #[serde(with = "crate::config::duration")]
+    pub recent_log_in: Duration,
     /// The secret that authenticates services to each other: at least 32 bytes, the same for all services.
     pub internal_secret: Secret,
 }
@@ -57,6 +60,10 @@ pub struct Claims {
     /// The scopes that the token is limited to (RFC 8693), separated by spaces. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// When the user logged in, in seconds since 1970 (UTC), as in OpenID Connect. A refresh does not change it. Tokens
+    /// of older versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<i64>,
     /// Time of issue, in seconds since 1970 (UTC).
     pub iat: i64,
     /// Time of expiry, in seconds since 1970 (UTC).
@@ -72,6 +79,7 @@ impl Claims {
             roles: self.roles.iter().filter_map(|name| Role::parse(name)).collect(),
             session: SessionId::from_str(&self.sid).ok()?,
             scopes: self.scope.as_deref().map(Scopes::from),
+            auth_time: self.auth_time,
         })
     }
 }
@@ -91,6 +99,8 @@ pub enum Identity {
         session: SessionId,
         /// The scopes that the token is limited to. `None`: no limit.
         scopes: Option<Scopes>,
+        /// When the user logged in (seconds since 1970). `None`: not known.
+        auth_time: Option<i64>,
     },
     /// Another souk service.
     Service {
@@ -189,6 +199,8 @@ pub struct Caller {
     pub identity: Identity,
     /// What they may reach.
     pub grant: Grant,
+    /// True unless they are a user whose log-in is too old for methods that need a recent one.
+    pub recent_log_in: bool,
 }
 
 impl Caller {
@@ -262,6 +274,14 @@ impl Admit for AccessRule {
     }
 }
 
+/// The error for a user whose log-in is too old.
+pub fn reauthentication_required() -> Problem {
+    Problem::new(
+        Reason::ReauthenticationRequired,
+        "this needs a recent log-in, and yours is too old: log in again, and repeat it with the new token",
+    )
+}
+
 fn out_of_scope(rule: &AccessRule) -> Problem {
     match &rule.scope {
         Some(scope) => {
@@ -305,12 +325,13 @@ mod tests {
             owner: None,
             internal_callers: Vec::new(),
             scope: None,
+            recent_log_in: false,
         }
     }
 
     fn user(roles: impl IntoIterator<Item = Role>) -> Identity {
         let roles = roles.into_iter().collect();
-        Identity::User { id: UserId::new(), roles, session: SessionId::new(), scopes: None }
+        Identity::User { id: UserId::new(), roles, session: SessionId::new(), scopes: None, auth_time: None }
     }
 
     #[test]
@@ -349,7 +370,7 @@ mod tests {
     fn a_limited_token_allows_only_methods_of_its_scopes() {
         let limited = |names: &str| {
             let Identity::User { id, roles, session, .. } = user([Role::Admin]) else { unreachable!() };
-            Identity::User { id, roles, session, scopes: Some(names.into()) }
+            Identity::User { id, roles, session, scopes: Some(names.into()), auth_time: None }
         };
         let orders = AccessRule { signed_in: true, scope: Some("orders.read".into()), ..rule() };
         assert_eq!(orders.admit(&user([])).unwrap(), Grant::All);

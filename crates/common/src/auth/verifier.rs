@@ -12,11 +12,15 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::{
-    Claims, Config, EndedFeed, Identity,
+    Admit, Claims, Config, EndedFeed, Grant, Identity,
     ended::{Ended, has_ended},
+    reauthentication_required,
     service::ServiceTokenCheck,
 };
-use crate::error::{Problem, Reason};
+use crate::{
+    contract::AccessRule,
+    error::{Problem, Reason},
+};
 
 /// The minimum time between two reads of the keys. A token that names an unknown key causes a read.
 const MIN_REFRESH: Duration = Duration::from_secs(2);
@@ -59,6 +63,8 @@ pub struct Verifier {
     services: ServiceTokenCheck,
     /// How long expired tokens are still accepted, in seconds.
     leeway: i64,
+    /// How long ago a recent log-in may be, in seconds. 0: any time.
+    recent_log_in: i64,
     /// Results of checks by the SHA-256 of the token, with the time when the token expires (seconds since 1970). A
     /// cached result does not extend a token's life. The lifetime of a cache entry only limits how long the tokens of a
     /// withdrawn key are still accepted.
@@ -87,6 +93,7 @@ impl Verifier {
             keys: RwLock::default(),
             refreshing: Mutex::new(()),
             leeway: i64::try_from(validation.leeway).unwrap_or(i64::MAX),
+            recent_log_in: i64::try_from(config.recent_log_in.as_secs()).unwrap_or(i64::MAX),
             validation,
             services: ServiceTokenCheck::new(&config.internal_secret, config.leeway),
             checked,
@@ -100,6 +107,22 @@ impl Verifier {
     pub fn with_ended_sessions(mut self, feed: Arc<dyn EndedFeed>) -> Self {
         self.ended = Some(Ended::follow(feed));
         self
+    }
+
+    /// Checks the access rule of a method, including a recent log-in if the rule needs one.
+    ///
+    /// # Errors
+    /// Those of [`Admit::admit`]; `UNAUTHENTICATED` if the log-in is too old.
+    pub fn admit(&self, rule: &AccessRule, identity: &Identity) -> Result<Grant, Problem> {
+        let grant = rule.admit(identity)?;
+        if rule.recent_log_in && !self.is_recent(identity) { Err(reauthentication_required()) } else { Ok(grant) }
+    }
+
+    /// True unless this is a user whose log-in is too old for methods that need a recent one.
+    pub fn is_recent(&self, identity: &Identity) -> bool {
+        let Identity::User { auth_time, .. } = identity else { return true };
+        let oldest = chrono::Utc::now().timestamp().saturating_sub(self.recent_log_in).saturating_sub(self.leeway);
+        self.recent_log_in == 0 || auth_time.is_some_and(|time| time >= oldest)
     }
 
     /// Waits until this caller's token is no longer valid, and returns the reason. Never completes if there is no

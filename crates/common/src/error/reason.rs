@@ -29,6 +29,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::TokenMissing => (Code::Unauthenticated, "A token is needed"),
         R::TokenInvalid => (Code::Unauthenticated, "The token is not valid"),
         R::TokenExpired => (Code::Unauthenticated, "The token has expired"),
+        R::ReauthenticationRequired => (Code::Unauthenticated, "A recent log-in is needed"),
         R::CredentialsInvalid => (Code::Unauthenticated, "The credentials are not valid"),
         R::AccessDenied => (Code::PermissionDenied, "Access denied"),
         R::ScopeMissing => (Code::PermissionDenied, "The token's scopes do not allow this"),
@@ -203,6 +204,7 @@ mod tests {
             (Reason::OutOfStock, 400),
             (Reason::Unimplemented, 501),
             (Reason::TokenExpired, 401),
+            (Reason::ReauthenticationRequired, 401),
             (Reason::AccessDenied, 403),
             (Reason::Cancelled, 499),
         ];

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::{Config, ended, message, overloaded, stop};
 use crate::{
-    auth::{Admit, Caller, Identified, Identity, Recheck, Verifier},
+    auth::{Caller, Identified, Identity, Recheck, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
@@ -242,8 +242,9 @@ impl Shared {
         if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
             caller.identity = recheck.now(caller.identity).await?;
         }
-        let grant = rule.admit(&caller.identity)?;
-        request.extensions_mut().insert(Caller { identity: caller.identity.clone(), grant });
+        let grant = self.verifier.admit(rule, &caller.identity)?;
+        let recent_log_in = self.verifier.is_recent(&caller.identity);
+        request.extensions_mut().insert(Caller { identity: caller.identity.clone(), grant, recent_log_in });
         Ok(caller)
     }
 

@@ -236,6 +236,7 @@ impl Access {
             owner: None,
             internal_callers: Vec::new(),
             scope: None,
+            recent_log_in: false,
         };
         (self != Self::Deny).then_some(rule)
     }

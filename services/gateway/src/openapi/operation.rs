@@ -76,6 +76,9 @@ fn in_words(rule: &AccessRule) -> String {
         words.push_str(". Not with a token that is limited to scopes");
     }
     words.push('.');
+    if rule.recent_log_in {
+        words.push_str(" The log-in must be recent: otherwise the error is `REAUTHENTICATION_REQUIRED`.");
+    }
     words
 }
 

@@ -41,7 +41,7 @@ pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next
 }
 
 /// Checks the method's access rule.
-pub fn authorize(_: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
+pub fn authorize(gateway: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
     if let Some(method) = request::target(request.extensions())?.method() {
         let rule = method.access.as_ref().filter(|rule| !rule.only_internal());
         let rule =
@@ -50,7 +50,10 @@ pub fn authorize(_: &Gateway, request: &mut Request<Body>) -> Result<(), Problem
         let identity = identity.as_ref().map_err(Problem::clone)?;
         let kind = if *identity == Identity::Anonymous { "anonymous" } else { "user" };
         tracing::Span::current().record("souk.caller", kind);
-        rule.admit(identity)?;
+        match &gateway.verifier {
+            Some(verifier) => verifier.admit(rule, identity)?,
+            None => rule.admit(identity)?,
+        };
     }
     Ok(())
 }

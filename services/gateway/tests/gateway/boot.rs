@@ -105,6 +105,11 @@ impl Keys {
 
     /// A token for a user with these roles that is valid for `seconds`.
     pub fn token(&self, roles: &[&str], seconds: i64) -> String {
+        self.token_of(roles, seconds, Some(0))
+    }
+
+    /// The same, for a user who logged in so many seconds ago; `None`: it does not say when.
+    pub fn token_of(&self, roles: &[&str], seconds: i64, logged_in: Option<i64>) -> String {
         let now = chrono::Utc::now().timestamp();
         let claims = Claims {
             iss: "souk".into(),
@@ -113,6 +118,7 @@ impl Keys {
             sid: SessionId::new().to_string(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             scope: None,
+            auth_time: logged_in.map(|ago| now - ago),
             iat: now,
             exp: now + seconds,
             jti: "jti".into(),

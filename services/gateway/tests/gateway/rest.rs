@@ -307,6 +307,40 @@ async fn a_service_gets_details_of_the_client_where_its_method_asks() {
 }
 
 #[tokio::test]
+async fn a_method_may_need_a_recent_log_in() {
+    let souk = boot_with(&[("auth.recent_log_in", "10m"), ("auth.leeway", "0s")], |address| address).await;
+    let ask = async |token: &str| {
+        let mut answers = Vec::new();
+        for path in ["/test/v1/dare", "/souk.test.v1.EchoService/Dare"] {
+            let request = souk.request("POST", path).header("content-type", "application/json").body("{}");
+            answers.push(souk.send(request.bearer_auth(token)).await);
+        }
+        answers
+    };
+    for recent in [0, 590, -20] {
+        for answer in ask(&souk.keys.token_of(&[], 60, Some(recent))).await {
+            assert_eq!(answer.ok()["method"], "Dare");
+        }
+    }
+    for old in [Some(610), Some(86_400), None] {
+        let token = souk.keys.token_of(&["ADMIN"], 60, old);
+        let [rest, connect] = ask(&token).await.try_into().unwrap();
+        rest.problem(401, "REAUTHENTICATION_REQUIRED");
+        assert_eq!(rest.header("www-authenticate"), "Bearer error=\"insufficient_user_authentication\"");
+        assert_eq!(connect.json()["code"], "unauthenticated");
+        // For everything else the token is good.
+        souk.get_as("/test/v1/staffOnly", &token).await.ok();
+    }
+    let document = souk.get("/openapi.json").await.ok();
+    let operation = document["paths"]["/test/v1/dare"]["post"]["description"].as_str().unwrap();
+    assert!(operation.contains("REAUTHENTICATION_REQUIRED"), "{operation}");
+
+    let any = boot_with(&[("auth.recent_log_in", "0s")], |address| address).await;
+    let request = any.request("POST", "/test/v1/dare").bearer_auth(any.keys.token_of(&[], 60, None));
+    any.send(request).await.ok();
+}
+
+#[tokio::test]
 async fn an_idempotency_key_may_be_a_header() {
     let souk = boot().await;
     let post = |key: &str, body: &str| {

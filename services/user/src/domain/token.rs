@@ -227,6 +227,7 @@ mod tests {
             sid: "ses_x".into(),
             roles: vec!["STAFF".into()],
             scope: None,
+            auth_time: Some(now.timestamp()),
             iat: now.timestamp(),
             exp: now.timestamp() + 60,
             jti: "1".into(),

@@ -26,6 +26,15 @@ pub struct Values {
     pub external_id: String,
 }
 
+/// What a caller may change.
+#[derive(Debug, Clone, Copy)]
+pub struct Rights {
+    /// True if the caller is staff: only staff may change `external_id`.
+    pub staff: bool,
+    /// True if the caller has logged in recently, which another email needs.
+    pub recent_log_in: bool,
+}
+
 /// A valid change: each field that is set replaces the account's value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {

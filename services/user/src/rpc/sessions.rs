@@ -211,11 +211,11 @@ pub struct Accounts(pub Store);
 #[tonic::async_trait]
 impl Recheck for Accounts {
     async fn now(&self, identity: Identity) -> Result<Identity, Problem> {
-        let Identity::User { id, roles, session, scopes } = identity else { return Ok(identity) };
+        let Identity::User { id, roles, session, scopes, auth_time } = identity else { return Ok(identity) };
         let user = self.0.session_holder(session, id).await?.ok_or(Error::SessionEnded)?;
         // Never grant more roles than the token has.
         let roles = roles.iter().filter(|role| user.roles.has(*role)).collect();
-        Ok(Identity::User { id, roles, session, scopes })
+        Ok(Identity::User { id, roles, session, scopes, auth_time })
     }
 }
 

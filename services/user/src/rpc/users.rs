@@ -24,7 +24,7 @@ use crate::{
         filter::{Term, Text},
         now,
         password::{Password, Verdict},
-        update::{Change, Values},
+        update::{Change, Rights, Values},
         user::{State, User},
     },
     error::Error,
@@ -97,11 +97,11 @@ impl UserService for Rpc {
         let user = request.user.ok_or_else(|| Problem::invalid("user", "must be set"))?;
         let id = reached(&caller, "user.name", &user.name)?;
         let actor = actor(&caller, Role::Admin)?;
-        let staff = caller.has_role(Role::Staff);
+        let rights = Rights { staff: caller.has_role(Role::Staff), recent_log_in: caller.recent_log_in };
         let mask = request.update_mask.unwrap_or_default().paths;
         let values = Values { email: user.email, display_name: user.display_name, external_id: user.external_id };
-        let change = Change::read(&mask, values, staff).map_err(Error::from)?;
-        reply(self.0.store.update_user(actor, id, &user.etag, &change, staff, now()).await?)
+        let change = Change::read(&mask, values, rights.staff).map_err(Error::from)?;
+        reply(self.0.store.update_user(actor, id, &user.etag, &change, rights, now()).await?)
     }
 
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Reply {

@@ -14,7 +14,7 @@ use crate::{
         filter::Term,
         password::Hash,
         session::EndReason,
-        update::Change,
+        update::{Change, Rights},
         user::{State, User},
     },
     error::Error,
@@ -124,18 +124,18 @@ impl Store {
         found?.try_map(|row| Ok(row.into()))
     }
 
-    /// Changes an account. `staff` is true if the caller is staff. A change without a difference keeps the etag.
+    /// Changes an account. A change without a difference keeps the etag.
     ///
     /// # Errors
-    /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::EmailTaken`],
-    /// [`Error::ExternalIdTaken`]. Also if the database fails.
+    /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::LogInTooOld`],
+    /// [`Error::EmailTaken`], [`Error::ExternalIdTaken`]. Also if the database fails.
     pub async fn update_user(
         &self,
         actor: Actor,
         id: UserId,
         etag: &str,
         change: &Change,
-        staff: bool,
+        rights: Rights,
         now: DateTime<Utc>,
     ) -> Result<User, Error> {
         write!(self.db, |conn, q| -> Result<User, Error> {
@@ -146,7 +146,11 @@ impl Store {
             if !user.matches(etag) {
                 return Err(Error::EtagMismatch);
             }
-            if change.clone().apply(&mut user, staff)? {
+            let email = user.email.clone();
+            if change.clone().apply(&mut user, rights.staff)? {
+                if user.email != email && !rights.recent_log_in {
+                    return Err(Error::LogInTooOld);
+                }
                 user.touch(now);
                 q::update_user(conn, &user).await?;
             }

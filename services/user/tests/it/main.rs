@@ -12,6 +12,7 @@ mod keys;
 mod lists;
 mod passwords;
 mod races;
+mod recent;
 mod secrets;
 mod sessions;
 mod updates;

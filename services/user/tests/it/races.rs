@@ -17,7 +17,7 @@ use souk_user::{
         self,
         email::Email,
         now,
-        update::{Change, Values},
+        update::{Change, Rights, Values},
     },
     error::Error,
     store::Actor,
@@ -171,10 +171,11 @@ async fn a_demoted_administrator_cannot_restore_the_role() {
             let admin = Roles::from_iter([Role::Admin]);
             let new = domain::user::User::new(Email::parse("x@example.com").unwrap(), "".into(), "".into(), now());
             let change = Change::read(&[], Values { display_name: "X".into(), ..Values::default() }, true).unwrap();
+            let rights = Rights { staff: true, recent_log_in: true };
             let results = [
                 store.set_roles(late, user, "", admin, now()).await.map(drop),
                 store.create_user(late, &new, None).await,
-                store.update_user(late, id(friend.user.as_ref().unwrap()), "", &change, true, now()).await.map(drop),
+                store.update_user(late, id(friend.user.as_ref().unwrap()), "", &change, rights, now()).await.map(drop),
             ];
             assert!(results.iter().all(|result| matches!(result, Err(Error::NoLonger(Role::Admin)))), "{results:?}");
             for service in [&souk.service, &replica] {
