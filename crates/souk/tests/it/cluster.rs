@@ -185,6 +185,27 @@ impl Cluster {
         (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
+    /// A second replica of each service on the same databases, behind a gateway that knows these alone. Returns the
+    /// ports of users, inventory, orders and the gateway. `more` is as for [`Self::on`].
+    pub async fn twin(&self, more: impl Fn(&str, Program) -> Program) -> (Vec<Process>, Vec<u16>) {
+        let ports: Vec<u16> = (0..4).map(|_| servers::free_port().unwrap()).collect();
+        let mut processes = Vec::new();
+        for (name, port) in ["user", "inventory", "order", "gateway"].iter().zip(&ports) {
+            let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
+                .args([*name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+                .arg(self.folder.path())
+                .env("SOUK_TELEMETRY__METRICS_LISTEN", "")
+                .env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false");
+            processes.push(more(name, configure(program, &self.databases, &ports)).start().await);
+        }
+        (processes, ports)
+    }
+
+    /// The database of users.
+    pub fn users(&self) -> &TestDatabase {
+        &self.databases[0]
+    }
+
     /// The ports of users, inventory, orders, the gateway, and the second replica of inventory.
     pub fn ports(&self) -> &[u16] {
         &self.ports
