@@ -175,7 +175,7 @@ async fn staff_see_sessions_and_administrators_end_them() {
         let own = list(&souk, &owner.access_token, &parent, 0).await.unwrap().remove(0);
         let seen = UserSession { current: false, ..own.clone() };
         for caller in [&staff, &admin] {
-            assert_eq!(list(&souk, &caller.access_token, &parent, 0).await.unwrap(), [seen.clone()]);
+            assert_eq!(list(&souk, &caller.access_token, &parent, 0).await.unwrap(), std::slice::from_ref(&seen));
         }
         refused(list(&souk, &other.access_token, &parent, 0).await, Reason::AccessDenied);
         let nobody = UserId::new().name();
