@@ -9,19 +9,24 @@ use crate::{
     load::{self, Target},
     plans::Plans,
     report::{Figures, Goal, Report},
+    souk::Place,
 };
 
 /// The number of connections. It is small, so that requests do not wait for each other.
 const CONNECTIONS: usize = 2;
 
 /// Runs the case `growth`. The other sizes are compared with the first one.
-pub async fn run(rounds: &Rounds, sizes: &[Size]) -> Result<()> {
-    let (binary, server) = (rounds.souk()?, servers::postgres()?);
-    Plans::prepare(&server)?;
+pub async fn run(rounds: &Rounds, sizes: &[Size], on_sqlite: bool) -> Result<()> {
+    let binary = rounds.souk()?;
+    let server = (!on_sqlite).then(servers::postgres).transpose()?;
+    if let Some(server) = &server {
+        Plans::prepare(server)?;
+    }
     let prefixes: Vec<String> = (0..sizes.len()).map(|index| format!("size{index}")).collect();
     let mut filled = Vec::new();
     for (size, prefix) in sizes.iter().zip(&prefixes) {
-        filled.push((size, Filled::new(&binary, (&server, prefix), *size).await.with_context(|| size.to_string())?));
+        let place = server.as_ref().map_or(Place::Sqlite, |server| Place::Postgres(server, prefix));
+        filled.push((size, Filled::new(&binary, place, *size, &[]).await.with_context(|| size.to_string())?));
         println!("filled: {} products, {} orders", size.products, size.orders);
     }
     let shops: Vec<_> = filled.iter().map(|(size, filled)| (*size, filled, reads(filled))).collect();
@@ -48,10 +53,10 @@ pub async fn run(rounds: &Rounds, sizes: &[Size]) -> Result<()> {
             }
         }
     }
-    if let Some((size, _, reads)) = shops.last() {
+    if let (Some((size, _, reads)), Some(server)) = (shops.last(), &server) {
         println!("\nPlans at {size}:");
         for (what, target) in reads {
-            let plans = Plans::watch(&server)?;
+            let plans = Plans::watch(server)?;
             load::once(target).await?;
             println!("\n-- {what}\n{}", plans.end()?.text());
         }

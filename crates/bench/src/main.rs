@@ -19,6 +19,7 @@ mod reserve;
 mod server_log;
 mod shop;
 mod souk;
+mod sqlite;
 mod start;
 
 use std::{path::PathBuf, time::Duration};
@@ -91,6 +92,9 @@ enum Case {
         /// hour.
         #[arg(long = "size", value_name = "PRODUCTS:ORDERS", default_values = ["0:0", "100000:100000"])]
         sizes: Vec<Size>,
+        /// Use SQLite files instead of PostgreSQL. The plans are not shown then.
+        #[arg(long)]
+        sqlite: bool,
     },
     /// Send more orders than souk can place, up to ten times the peak rate, as an open loop.
     Overload {
@@ -158,7 +162,7 @@ async fn main() -> Result<()> {
         Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
         Case::Catalog { rounds } => catalog::run(&rounds).await,
         Case::Start { rounds, buyers } => start::run(&rounds, buyers).await,
-        Case::Growth { rounds, sizes } => growth::run(&rounds, &sizes).await,
+        Case::Growth { rounds, sizes, sqlite } => growth::run(&rounds, &sizes, sqlite).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
         Case::Hostile { rounds } => hostile::run(&rounds).await,
     }

@@ -25,7 +25,9 @@ impl Shop {
     pub async fn open(folder: &Path) -> Result<Self> {
         let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
         let gateway = text(&read("running.json")?["gateway"]);
-        let mut shop = Self { gateway, token: String::new(), client: reqwest::Client::new() };
+        // A connection for each request: one that is idle for long may be closed just when it is used again.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build()?;
+        let mut shop = Self { gateway, token: String::new(), client };
         let admin = read("admin.json")?;
         let credentials = json!({"email": admin["email"], "password": admin["password"]});
         shop.token = text(&shop.post("/v1/sessions:logIn", &credentials).await?["accessToken"]);

@@ -20,6 +20,7 @@ use crate::{
     process::Watch,
     report::Figures,
     shop::{Shop, text},
+    sqlite,
 };
 
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
@@ -77,6 +78,7 @@ pub struct Souk<'s> {
     place: Place<'s>,
     process: Process,
     folder: TempDir,
+    settings: Vec<(String, String)>,
     /// The API of this souk, called as the administrator.
     pub shop: Shop,
     /// Orders whose response said that they were confirmed.
@@ -95,7 +97,8 @@ impl<'s> Souk<'s> {
         let program = BARE.iter().chain(settings).fold(program, |program, (name, value)| program.env(name, value));
         let process = place.of(program, folder.path()).start().await;
         let shop = Shop::open(folder.path()).await?;
-        Ok(Self { binary: binary.to_owned(), place, process, folder, shop, answered: AtomicU64::new(0) })
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Ok(Self { binary: binary.to_owned(), place, process, folder, settings, shop, answered: AtomicU64::new(0) })
     }
 
     /// The process id.
@@ -240,14 +243,48 @@ impl<'s> Souk<'s> {
         Ok(())
     }
 
-    /// Checks the promises with `souk verify`.
+    /// Checks the promises with `souk verify`, and returns what it printed.
     ///
     /// # Errors
     /// If a promise is broken.
-    pub async fn verify(&self) -> Result<()> {
+    pub async fn verify(&self) -> Result<String> {
         let verify = self.place.of(Program::new(&self.binary, "never ready").arg("verify"), self.folder.path());
+        let verify = self.settings.iter().fold(verify, |verify, (name, value)| verify.env(name, value));
         let (status, log) = verify.deadline(TIMEOUT).run().await;
         ensure!(status.success(), "a promise is broken: {log}");
-        Ok(())
+        Ok(log)
+    }
+
+    /// All lines that souk has printed so far.
+    #[cfg(test)]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Runs statements in a service's database.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub fn run(&self, service: &str, statements: &str) -> Result<()> {
+        match self.place {
+            Place::Sqlite => sqlite::run(&self.folder.path().join(format!("{service}.db")), statements),
+            Place::Postgres(server, prefix) => {
+                floor::query(server, &Place::database(prefix, service), statements).map(drop)
+            }
+        }
+    }
+
+    /// The column `text` of a query of a service's database.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub fn texts(&self, service: &str, query: &str) -> Result<Vec<String>> {
+        match self.place {
+            Place::Sqlite => sqlite::texts(&self.folder.path().join(format!("{service}.db")), query),
+            Place::Postgres(server, prefix) => {
+                let rows = floor::query(server, &Place::database(prefix, service), query)?;
+                Ok(rows.lines().map(str::to_owned).collect())
+            }
+        }
     }
 }

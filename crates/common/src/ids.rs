@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use ulid::Ulid;
 use uuid::Uuid;
 
@@ -108,6 +109,14 @@ macro_rules! id {
             #[allow(clippy::new_without_default, reason = "a default should not differ from call to call")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
+            }
+
+            /// The lowest id of this millisecond. All ids that were created before it are lower, so that the key of a
+            /// table also finds its rows by age.
+            #[must_use]
+            pub fn first_at(time: DateTime<Utc>) -> Self {
+                let millis = u128::try_from(time.timestamp_millis()).unwrap_or_default();
+                Self(Uuid::from_u128(millis << 80))
             }
 
             /// The id with this UUID, which may be of any version.

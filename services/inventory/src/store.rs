@@ -209,8 +209,8 @@ impl Store {
     }
 
     /// Products that are low, by id, after the given one.
-    pub async fn low_stock(&self, after: Option<ProductId>, limit: i64) -> Result<Vec<LowStock>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Vec<LowStock>, Error> { q::stock::low(conn, after, limit).await })
+    pub async fn low_stock(&self, after: Option<ProductId>, limit: i64) -> Result<Scan<LowStock, ProductId>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Scan<_, _>, Error> { q::stock::low(conn, after, limit).await })
     }
 
     /// A product's ledger entries, newest first, below a sequence number.

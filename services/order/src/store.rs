@@ -25,7 +25,7 @@ use souk_store::{
 pub use self::{
     adjustments::Adjusting,
     orders::{Begin, Cancel, Condition, IdempotencyRecord, Key, Note, OrderKey, OrderScope, Query, TimelineRow},
-    sagas::{Lease, Operated, Release, Renewal, SagaCondition, SagaId, SagaQuery, SagaView},
+    sagas::{Lease, Operated, Release, Renewal, SagaCondition, SagaId, SagaKey, SagaQuery, SagaView},
     shipments::{Shipping, Which},
 };
 pub(crate) use self::{orders::Placing, sagas::SavedStep};

@@ -147,6 +147,25 @@ impl<T, K> Scan<T, K> {
     }
 }
 
+/// Merges lists to one, each of them in the order of the keys and read with the same `limit`. Later rows come first if
+/// `descending`. If the scan of a part stopped before its end, the merged list stops there, too.
+#[must_use]
+pub fn merge<T, K: Ord>(parts: Vec<Scan<T, K>>, limit: i64, descending: bool, key: impl Fn(&T) -> K) -> Scan<T, K> {
+    let is_before = |one: &K, other: &K| if descending { one > other } else { one < other };
+    let (mut rows, mut end) = (Vec::new(), None::<K>);
+    for part in parts {
+        rows.extend(part.rows);
+        end = match (end, part.end) {
+            (Some(one), Some(other)) => Some(if is_before(&other, &one) { other } else { one }),
+            (one, other) => one.or(other),
+        };
+    }
+    rows.retain(|row| end.as_ref().is_none_or(|end| !is_before(end, &key(row))));
+    rows.sort_by(|one, other| if descending { key(other).cmp(&key(one)) } else { key(one).cmp(&key(other)) });
+    rows.truncate(usize::try_from(limit).unwrap_or_default());
+    Scan { rows, end }
+}
+
 /// The numbers of rows to scan for a page of at most `limit` rows, one after the other, until [`Scan::is_enough`]: first a
 /// few, unless `at_once`, then [`MAX_SCANNED`]. To find the end of a scan costs as much as its length, whatever the filter
 /// matches.
@@ -274,6 +293,22 @@ mod tests {
         assert_eq!(page(&[1]), (vec![1], ("z".to_owned(), 99)));
         assert_eq!(page(&[1, 2]), (vec![1, 2], ("z".to_owned(), 99)));
         assert_eq!(page(&[1, 2, 3]), (vec![1, 2], ("k".to_owned(), 2)));
+    }
+
+    #[test]
+    fn parts_of_a_list_are_merged_up_to_where_all_of_them_are_known() {
+        let part = |rows: &[i64], end: Option<i64>| Scan { rows: rows.to_vec(), end };
+        let merged = |parts: Vec<Scan<i64, i64>>, descending: bool| {
+            let scan = merge(parts, 4, descending, |row| *row);
+            (scan.rows, scan.end)
+        };
+        assert_eq!(merged(vec![part(&[1, 4], None), part(&[2, 3, 5], None)], false), (vec![1, 2, 3, 4], None));
+        assert_eq!(merged(vec![part(&[4, 1], None), part(&[5, 3, 2], None)], true), (vec![5, 4, 3, 2], None));
+        // The scan of one part stopped at 3: the rows of the other one after that must wait.
+        assert_eq!(merged(vec![part(&[1, 9], None), part(&[2], Some(3))], false), (vec![1, 2], Some(3)));
+        assert_eq!(merged(vec![part(&[9, 1], None), part(&[7], Some(3))], true), (vec![9, 7], Some(3)));
+        assert_eq!(merged(vec![part(&[9], Some(8)), part(&[7], Some(3))], true), (vec![9], Some(8)));
+        assert_eq!(merged(Vec::new(), true), (Vec::new(), None));
     }
 
     #[test]

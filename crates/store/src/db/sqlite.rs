@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection};
+use diesel::connection::{AnsiTransactionManager, InstrumentationEvent, SimpleConnection};
 use diesel::{Connection, ConnectionError, ConnectionResult, QueryResult, SqliteConnection};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
@@ -320,7 +320,25 @@ fn open(path: &str, pragmas: &str) -> ConnectionResult<SqliteConnection> {
     conn.batch_execute(EVERY_CONNECTION)
         .and_then(|()| conn.batch_execute(pragmas))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    log_statements(path, &mut conn);
     Ok(conn)
+}
+
+/// Logs each statement without its values, if the log filter says so: SQLite has no log of its own.
+fn log_statements(path: &str, conn: &mut SqliteConnection) {
+    if !tracing::enabled!(target: "souk_store::sql", tracing::Level::TRACE) {
+        return;
+    }
+    let path = path.to_owned();
+    conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            let text = query.to_string();
+            // diesel appends the values as a comment.
+            let sql =
+                text.split("-- binds:").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            tracing::trace!(target: "souk_store::sql", path, sql, "statement");
+        }
+    });
 }
 
 async fn get(pool: &Pool<Conn>, wait: Duration) -> Result<Object<Conn>, DbError> {

@@ -367,10 +367,24 @@ impl Log {
             return Ok(0);
         };
         let (source, head) = (self.0.source, self.head());
-        db::write!(self.0.db, |conn, q| -> Result<_, DbError> {
-            let read = q::hindmost(conn, source).await?.unwrap_or(head);
-            Ok(q::forget(conn, before, read.min(head)).await? + q::forget(conn, too_old, head).await?)
-        })
+        let mut forgotten = 0;
+        // Some at a time, so that other writes need not wait.
+        loop {
+            let (deleted, more) = db::write!(self.0.db, |conn, q| -> Result<_, DbError> {
+                let read = q::hindmost(conn, source).await?.unwrap_or(head);
+                match q::forget(conn, before, read.min(head)).await? {
+                    (deleted, true) => Ok((deleted, true)),
+                    (deleted, false) => {
+                        let (unread, more) = q::forget(conn, too_old, head).await?;
+                        Ok((deleted + unread, more))
+                    }
+                }
+            })?;
+            forgotten += deleted;
+            if !more {
+                return Ok(forgotten);
+            }
+        }
     }
 
     /// Wakes tasks that wait for the log to grow, because they have other work to do.

@@ -82,10 +82,18 @@ pub(crate) async fn oldest(conn: &mut Conn) -> QueryResult<Option<i64>> {
     events::table.select(diesel::dsl::min(events::position)).first(conn).await
 }
 
-/// Deletes events older than `before`, up to a position. Returns how many.
-pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -> QueryResult<u64> {
-    let old = events::table.filter(events::position.le(up_to)).filter(events::created_at.lt(before));
-    Ok(diesel::delete(old).execute(conn).await? as u64)
+/// The number of events that are deleted in one transaction.
+const FORGOTTEN_AT_ONCE: i64 = 1_000;
+
+/// Deletes some of the oldest events that are older than `before`, up to a position. Returns how many, and whether there
+/// may be more. It looks only at as many events as it deletes at once, so that a run does not read the whole log.
+pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -> QueryResult<(u64, bool)> {
+    let placed = events::table.filter(events::position.le(up_to));
+    let last = placed.order(events::position).offset(FORGOTTEN_AT_ONCE - 1).limit(1);
+    let last: Option<i64> = last.select(events::position.assume_not_null()).first(conn).await.optional()?;
+    let old = placed.filter(events::position.le(last.unwrap_or(up_to))).filter(events::created_at.lt(before));
+    let deleted = diesel::delete(old).execute(conn).await?;
+    Ok((deleted as u64, deleted as u64 == FORGOTTEN_AT_ONCE.unsigned_abs()))
 }
 
 /// A reader's checkpoint in a source: the position up to which it has read.
@@ -176,13 +184,15 @@ pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_
     type Place = (String, String, i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
     type Tried = (i32, Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
     type Set = (DateTime<Utc>, Option<DateTime<Utc>>);
-    let own = letters::table.filter(letters::source.eq(source)).order((letters::reader, letters::position));
+    let own =
+        letters::table.filter(letters::source.eq(source)).order((letters::reader, letters::source, letters::position));
     let own = own.into_boxed();
     let some = match which {
         Which::After(None, limit) => own.limit(*limit),
         Which::After(Some((reader, position)), limit) => {
-            let further = letters::reader.eq(reader).and(letters::position.gt(position));
-            own.filter(letters::reader.gt(reader).or(further)).limit(*limit)
+            // The first condition finds the place in the index, the second one the place among the reader's letters.
+            let further = letters::reader.gt(reader).or(letters::position.gt(position));
+            own.filter(letters::reader.ge(reader)).filter(further).limit(*limit)
         }
         Which::One(reader, position) => {
             own.filter(letters::reader.eq(*reader)).filter(letters::position.eq(position)).limit(1)

@@ -49,6 +49,9 @@ impl<C: diesel_async::AsyncConnectionCore<Backend = Pg> + Send> Any for C {}
 /// The time of the transaction, in SQL.
 pub const NOW: &str = "now()";
 
+/// The products of a query for those with a threshold.
+pub const WATCHED: &str = "products";
+
 /// Counts the products that [`search_text`] finds, up to a limit.
 pub const MATCHES: &str =
     "SELECT count(*) AS count FROM (SELECT 1 FROM products WHERE search @@ CAST($1 AS tsquery) LIMIT $2) AS found";

@@ -60,6 +60,9 @@ impl<C: diesel_async::AsyncConnectionCore<Backend = Sqlite> + Send> Any for C {}
 /// The time of the statement, in SQL, in the format of stored times.
 pub const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')";
 
+/// The products of a query for those with a threshold. SQLite would read all products of a state instead.
+pub const WATCHED: &str = "products INDEXED BY products_with_threshold";
+
 /// Counts the products that [`search_text`] finds, up to a limit.
 pub const MATCHES: &str = "SELECT count(*) AS count FROM (
     SELECT 1 FROM product_search WHERE product_search MATCH $1 LIMIT $2)";

@@ -63,3 +63,45 @@ impl Reservations {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, path::Path};
+
+    use diesel::{
+        prelude::*,
+        sql_types::{Integer, Text},
+    };
+    use souk_testkit::db::{Engine, database};
+
+    use super::*;
+
+    #[derive(QueryableByName)]
+    struct Step {
+        #[diesel(sql_type = Integer)]
+        parent: i32,
+        #[diesel(sql_type = Text)]
+        detail: String,
+    }
+
+    /// SQLite joins with nested loops. If an inner loop scans a whole table or subquery for each row of the outer one,
+    /// the check takes quadratic time.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_check_reads_a_table_through_for_each_row_of_another_one() {
+        let database = database(Engine::Sqlite, "inventory").await;
+        let config = db::Config { url: database.url.clone(), ..db::Config::default() };
+        Store::open(&config, Path::new(".")).await.unwrap().db().close();
+        let mut conn = SqliteConnection::establish(database.url.trim_start_matches("sqlite:")).unwrap();
+        for statement in sqlite::queries::verify::statements() {
+            let steps: Vec<Step> =
+                diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(&mut conn).unwrap();
+            let mut joined = HashSet::new();
+            let reads =
+                steps.iter().filter(|step| step.detail.starts_with("SCAN") || step.detail.starts_with("SEARCH"));
+            for Step { parent, detail } in reads {
+                let is_inner = !joined.insert(parent);
+                assert!(!(is_inner && detail.starts_with("SCAN")), "{statement}: {detail}");
+            }
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! ListSagas, RetrySaga, CompensateSaga and FinishSaga.
 
-use chrono::{DateTime, Utc};
 use souk_common::{
     auth::Caller,
     error::{Problem, Reason},
@@ -15,13 +14,12 @@ use souk_proto::order::v1::{
     Saga as SagaMessage, saga_service_server::SagaService,
 };
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::{Parts, RETRY, Rpc, convert};
 use crate::{
     domain::{Saga, Step, Wish},
     saga::answer::response,
-    store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
+    store::{Operated, SagaCondition, SagaId, SagaKey, SagaQuery, SagaView},
 };
 
 const FIELDS: &[Field] =
@@ -55,11 +53,9 @@ impl Parts {
         let conditions = convert::conditions(&request.filter, FIELDS, condition)?;
         let query = ("sagas.list", &request.filter);
         let size = page::size(request.page_size);
-        let after: Option<(DateTime<Utc>, Uuid)> =
-            page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
+        let after: Option<SagaKey> = page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
         let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await?;
-        let key = |row: &SagaView| (row.created, row.id.uuid());
-        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| convert::saga(&row));
+        let (sagas, next_page_token) = page::cut(rows, size, &query, SagaView::key, |row| convert::saga(&row));
         Ok(ListSagasResponse { sagas, next_page_token })
     }
 

@@ -66,13 +66,38 @@ pub struct Query {
 /// The sort key of listed orders.
 pub type OrderKey = (DateTime<Utc>, OrderId);
 
+/// The states of orders that an index finds. Almost all orders are confirmed.
+const RARE: [State; 4] = [State::Pending, State::Rejected, State::Cancelling, State::Cancelled];
+
 impl Query {
+    /// The states that the listed orders can have, if an index finds them. `None` if orders of any state are read, in
+    /// the list's order.
+    pub fn rare_states(&self) -> Option<Vec<State>> {
+        let fits = |state: State| {
+            let fits = |condition: &Condition| match condition {
+                Condition::State(equal, other) => (state == *other) == *equal,
+                _ => true,
+            };
+            self.conditions.iter().all(fits)
+        };
+        // Other indexes find a customer's orders, and the order with an external id.
+        let common = fits(State::Confirmed) || self.customer.is_some() || self.finds_one();
+        (!common).then(|| RARE.into_iter().filter(|state| fits(*state)).collect())
+    }
+
     /// True if no index finds the matching orders, so that orders must be read one by one. An index serves a search by
-    /// external id, and the order of the list.
-    pub fn scans(&self) -> bool {
-        let found = |condition: &Condition| matches!(condition, Condition::ExternalId(Op::Equal, _));
-        let in_order = |condition: &Condition| matches!(condition, Condition::CreateTime(op, _) if *op != Op::NotEqual);
-        !self.conditions.iter().any(found) && !self.conditions.iter().all(in_order)
+    /// external id, and the order of the list: that of all orders, or that of a rare state.
+    pub fn scans(&self, state: Option<State>) -> bool {
+        let is_served = |condition: &Condition| match condition {
+            Condition::CreateTime(op, _) => *op != Op::NotEqual,
+            Condition::State(..) => state.is_some(),
+            _ => false,
+        };
+        !self.finds_one() && !self.conditions.iter().all(is_served)
+    }
+
+    fn finds_one(&self) -> bool {
+        self.conditions.iter().any(|condition| matches!(condition, Condition::ExternalId(Op::Equal, _)))
     }
 }
 
@@ -301,13 +326,21 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::find_record(conn, key).await })
     }
 
-    /// Deletes idempotency records with a response that are older than `before`. Returns how many.
+    /// Deletes idempotency records with a response that are older than `before`, some at a time, so that other writes
+    /// need not wait. Returns how many.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn forget(&self, before: DateTime<Utc>) -> Result<u64, Error> {
-        db::write!(self.db, |conn, q| -> Result<_, Error> {
-            Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
-        })
+        let (mut forgotten, mut after) = (0, None);
+        loop {
+            let (more, last) =
+                db::write!(self.db, |conn, q| -> Result<_, Error> { q::forget(conn, after, before).await })?;
+            forgotten += u64::try_from(more).unwrap_or(u64::MAX);
+            if last.is_none() {
+                return Ok(forgotten);
+            }
+            after = last;
+        }
     }
 }

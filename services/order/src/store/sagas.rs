@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use souk_common::{
     ids::{OrderId, ReturnId},
-    page::filter::Op,
+    page::{self, Scan, filter::Op},
 };
 use souk_store::db;
 use uuid::Uuid;
@@ -101,9 +101,31 @@ pub struct SagaQuery {
     /// The conditions that each saga must meet.
     pub conditions: Vec<SagaCondition>,
     /// The last saga of the previous page.
-    pub after: Option<(DateTime<Utc>, Uuid)>,
+    pub after: Option<SagaKey>,
     /// The most sagas of the page.
     pub limit: i64,
+}
+
+/// The sort key of listed sagas: when the saga was recorded, and its id.
+pub type SagaKey = (DateTime<Utc>, Uuid);
+
+impl SagaView {
+    /// The sort key of the saga.
+    #[must_use]
+    pub fn key(&self) -> SagaKey {
+        (self.created, self.id.uuid())
+    }
+}
+
+impl SagaQuery {
+    /// The numbers of sagas to scan for a page, one after the other. `None`: an index finds the sagas.
+    pub(super) fn scans(&self) -> impl Iterator<Item = Option<i64>> {
+        let in_order =
+            |condition: &SagaCondition| matches!(condition, SagaCondition::CreateTime(op, _) if *op != Op::NotEqual);
+        let found = self.conditions.iter().all(in_order);
+        let scans = (!found).then(|| page::scans(self.limit, false).map(Some));
+        scans.into_iter().flatten().chain(found.then_some(None))
+    }
 }
 
 /// A condition on sagas.
@@ -246,7 +268,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, Error> {
+    pub async fn sagas(&self, query: &SagaQuery) -> Result<Scan<SagaView, SagaKey>, Error> {
         let now = now();
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::list_sagas(conn, query, now).await })
     }

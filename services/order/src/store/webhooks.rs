@@ -2,7 +2,10 @@
 //! one read.
 
 use chrono::{DateTime, Utc};
-use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
+use souk_common::{
+    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+    page::Scan,
+};
 use souk_store::{
     db::{self, Db},
     events::{Checkpoint, Event, Events},
@@ -56,6 +59,26 @@ pub(crate) struct Query {
     /// The last delivery of the previous page.
     pub(crate) after: Option<WebhookDeliveryId>,
     pub(crate) limit: i64,
+}
+
+impl Query {
+    /// The states that the listed deliveries can have, if only rare ones can. Almost all deliveries are delivered.
+    pub(crate) fn rare_states(&self) -> Option<Vec<State>> {
+        let fits = |state: State| {
+            let fits = |(equal, condition): &(bool, Condition)| match condition {
+                Condition::State(other) => (state == *other) == *equal,
+                _ => true,
+            };
+            self.conditions.iter().all(fits)
+        };
+        let common = fits(State::Delivered) || self.finds_one();
+        (!common).then(|| [State::Pending, State::Failed].into_iter().filter(|state| fits(*state)).collect())
+    }
+
+    /// True if an index finds the one delivery that can match: an endpoint gets each event once.
+    pub(crate) fn finds_one(&self) -> bool {
+        self.conditions.iter().any(|(equal, condition)| *equal && matches!(condition, Condition::Event(_)))
+    }
 }
 
 /// A condition on listed deliveries. With `false`, it is negated.
@@ -219,7 +242,7 @@ impl Webhooks {
     }
 
     /// A page of an endpoint's log, newest first. `None` if the endpoint does not exist.
-    pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, Error> {
+    pub(crate) async fn log(&self, query: &Query) -> Result<Option<Scan<Delivery, WebhookDeliveryId>>, Error> {
         db::read!(self.db, |conn, q| -> Result<_, Error> {
             if q::endpoint(conn, query.endpoint).await?.is_none() {
                 return Ok(None);

@@ -11,6 +11,12 @@ async fn listed(souk: &Souk, filter: &str) -> Vec<String> {
     page.orders.into_iter().map(|order| order.external_id).collect()
 }
 
+async fn order_named(souk: &Souk, external_id: &str) -> String {
+    let filter = format!("external_id = \"{external_id}\"");
+    let request = ListOrdersRequest { filter, ..Default::default() };
+    souk.api(&souk.staff).list_orders(request).await.unwrap().into_inner().orders[0].name.clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_listed_in_pages_and_filtered() {
     for souk in both().await {
@@ -45,6 +51,19 @@ async fn orders_are_listed_in_pages_and_filtered() {
 
         assert_eq!(listed(&souk, "state = STATE_REJECTED").await, ["Inv_1"]);
         assert_eq!(listed(&souk, "state != STATE_CONFIRMED").await, ["Inv_1"]);
+        let last = souk.get(&souk.staff, &order_named(&souk, "Inv_3").await).await.unwrap();
+        souk.cancel(&souk.staff, &last.name, "").await.unwrap();
+        assert_eq!(listed(&souk, "state != STATE_CONFIRMED").await, ["Inv_3", "Inv_1"]);
+        assert_eq!(listed(&souk, "state != STATE_CONFIRMED AND state != STATE_REJECTED").await, ["Inv_3"]);
+        assert_eq!(listed(&souk, "state = STATE_CANCELLED AND state = STATE_REJECTED").await, Vec::<String>::new());
+        assert_eq!(listed(&souk, "state != STATE_CONFIRMED AND external_id:\"1\"").await, ["Inv_1"]);
+        // States have an index each: their pages are merged.
+        let rare = ListOrdersRequest { page_size: 1, filter: "state != STATE_CONFIRMED".into(), ..Default::default() };
+        let first = souk.api(&souk.staff).list_orders(rare.clone()).await.unwrap().into_inner();
+        let rest = ListOrdersRequest { page_token: first.next_page_token, ..rare };
+        let rest = souk.api(&souk.staff).list_orders(rest).await.unwrap().into_inner();
+        assert_eq!([&first.orders[0].external_id, &rest.orders[0].external_id], ["Inv_3", "Inv_1"]);
+        assert_eq!(rest.next_page_token, "");
         assert_eq!(listed(&souk, "external_id = \"Inv_2\"").await, ["Inv_2"]);
         assert_eq!(listed(&souk, "external_id != \"Inv_2\"").await, ["", "Inv_3", "Inv_1", "Inv_0"]);
         assert_eq!(listed(&souk, "external_id:\"nv_\"").await, ["Inv_3", "Inv_2", "Inv_1", "Inv_0"]);

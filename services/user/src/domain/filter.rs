@@ -18,6 +18,15 @@ pub enum Term {
     },
 }
 
+/// True if these terms fit disabled accounts alone. An index finds those, since almost all accounts are active.
+pub fn only_disabled(terms: &[Term]) -> bool {
+    let fits = |state: State| {
+        let fits = |term: &Term| !matches!(term, Term::State { is, state: other } if (state == *other) != *is);
+        terms.iter().all(fits)
+    };
+    fits(State::Disabled) && !fits(State::Active)
+}
+
 impl Term {
     /// True if at most one account can match.
     pub fn finds_one(&self) -> bool {

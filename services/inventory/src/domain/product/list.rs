@@ -67,10 +67,31 @@ impl Condition {
         }
     }
 
-    /// True if an index finds the few matching products.
-    fn finds_few(&self) -> bool {
-        matches!(self, Self::Sku(Op::Equal, _) | Self::Title(Op::Equal, _))
+    /// The index that finds the matching products, but not in the order of the list.
+    fn index(&self) -> Option<Index> {
+        match self {
+            Self::Price(op, _) => (*op != Op::NotEqual).then_some(Index::Price),
+            Self::CreateTime(op, _) => (*op != Op::NotEqual).then_some(Index::CreateTime),
+            Self::Tracking(op, tracking) => {
+                ((*tracking == Tracking::Untracked) == (*op == Op::Equal)).then_some(Index::Untracked)
+            }
+            Self::Title(op, _) => (*op == Op::Equal).then_some(Index::Title),
+            Self::Sku(..) => None,
+        }
     }
+}
+
+/// An index that finds the products that meet some conditions, perhaps few of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    /// That of prices.
+    Price,
+    /// That of times of creation.
+    CreateTime,
+    /// That of titles.
+    Title,
+    /// That of products whose stock is not tracked.
+    Untracked,
 }
 
 /// The parameters of a page: which products, in which order, from which place on.
@@ -96,11 +117,33 @@ pub struct Listing {
 impl Listing {
     /// True if products must be read one by one to find those that match.
     pub fn scans(&self) -> bool {
-        !self.finds_few() && !self.conditions.iter().all(|condition| condition.is_of(self.sort))
+        !self.finds_one() && !self.conditions.iter().all(|condition| condition.is_of(self.sort))
     }
 
-    /// True if an index finds the few products that can match.
-    pub fn finds_few(&self) -> bool {
-        self.conditions.iter().any(Condition::finds_few)
+    /// True if an index finds the one product that can match.
+    pub fn finds_one(&self) -> bool {
+        self.conditions.iter().any(|condition| matches!(condition, Condition::Sku(Op::Equal, _)))
+    }
+
+    /// True if probably few products match: those with a title.
+    pub fn is_narrow(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.index() == Some(Index::Title))
+    }
+
+    /// The indexes that may find few products, in another order than that of the list.
+    pub fn indexes(&self) -> Vec<Index> {
+        let others = self.conditions.iter().filter(|condition| !condition.is_of(self.sort));
+        let mut indexes = Vec::new();
+        for index in others.filter_map(Condition::index) {
+            if !indexes.contains(&index) {
+                indexes.push(index);
+            }
+        }
+        indexes
+    }
+
+    /// The conditions that an index serves.
+    pub fn conditions_of(&self, index: Index) -> impl Iterator<Item = &Condition> {
+        self.conditions.iter().filter(move |condition| condition.index() == Some(index))
     }
 }

@@ -149,7 +149,7 @@ mod tests {
             ("price != 5", "price", true),
             ("create_time > 2026-01-01", "", false),
             ("sku = a AND title:b", "price", false),
-            ("title = a", "", false),
+            ("title = a", "", true),
             ("title:a", "title", true),
             ("sku != a", "sku", true),
             ("stock_tracking = TRACKED", "", true),

@@ -10,12 +10,16 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
+use souk_common::{
+    ids::{LedgerEntryId, LocationId, ProductId},
+    page::{self, Scan},
+};
 use souk_store::db::Keep as _;
+use uuid::Uuid;
 
 use super::{
     super::{
-        Any, Conn, NOW, clock, padded,
+        Any, Conn, NOW, WATCHED, clock, padded,
         schema::{self, ledger, locations, products, reservation_lines, stock},
     },
     CHUNK,
@@ -162,18 +166,40 @@ struct LowRow {
     available: i64,
 }
 
-/// Products that are low, by id, after the given one.
-pub async fn low(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Result<Vec<LowStock>, Error> {
+/// Products that are low, by id, after the given one. A limited number of products with a threshold is read.
+pub async fn low(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Result<Scan<LowStock, ProductId>, Error> {
     let after = after.unwrap_or_else(|| ProductId::from_uuid(Default::default()));
+    let mut scan = Scan::all(Vec::new());
+    for scanned in page::scans(limit, false) {
+        let watched = products::table.filter(products::low_stock_threshold.is_not_null());
+        let last = watched.filter(products::id.gt(after)).order(products::id).offset(scanned - 1).limit(1);
+        let end: Option<ProductId> = last.select(products::id).first(conn).await.optional()?;
+        scan = Scan { rows: low_within(conn, after, end, limit).await?, end };
+        if scan.is_enough(limit) {
+            break;
+        }
+    }
+    Ok(scan)
+}
+
+/// Products that are low, after the first id and up to the last one.
+async fn low_within(
+    conn: &mut Conn,
+    after: ProductId,
+    end: Option<ProductId>,
+    limit: i64,
+) -> Result<Vec<LowStock>, Error> {
+    let end = end.unwrap_or_else(|| ProductId::from_uuid(Uuid::max()));
     let query = diesel::sql_query(format!(
         "SELECT * FROM (
-            SELECT id, sku, title, low_stock_threshold, {} AS available FROM products
-            WHERE low_stock_threshold IS NOT NULL AND state = 'ACTIVE' AND tracking = 'TRACKED' AND id > $1
+            SELECT id, sku, title, low_stock_threshold, {} AS available FROM {WATCHED}
+            WHERE low_stock_threshold IS NOT NULL AND state = 'ACTIVE' AND tracking = 'TRACKED' AND id > $1 AND id <= $2
          ) watched
-         WHERE available <= low_stock_threshold ORDER BY id LIMIT $2",
+         WHERE available <= low_stock_threshold ORDER BY id LIMIT $3",
         available()
     ));
-    let rows: Vec<LowRow> = query.bind::<schema::Id, _>(after).bind::<BigInt, _>(limit).load(conn).await?;
+    let query = query.bind::<schema::Id, _>(after).bind::<schema::Id, _>(end).bind::<BigInt, _>(limit);
+    let rows: Vec<LowRow> = query.load(conn).await?;
     let convert = |row: LowRow| LowStock {
         product: row.id,
         sku: row.sku,

@@ -126,12 +126,25 @@ const PLACES: &[PlacePromise] = &[
     },
 ];
 
+impl PlacePromise {
+    /// The statement that finds violations.
+    fn statement(&self) -> String {
+        format!("{} LIMIT {LIMIT}", self.broken.replace("BOOKS", &books("TRUE")))
+    }
+}
+
+/// The statements that find violations of promises about places.
+#[cfg(test)]
+#[allow(dead_code, reason = "only the plans of SQLite are tested")]
+pub fn statements() -> Vec<String> {
+    PLACES.iter().map(PlacePromise::statement).chain([lines_statement()]).collect()
+}
+
 /// Runs all checks.
 pub async fn all(conn: &mut Conn) -> Result<Vec<Check>, Error> {
     let mut checks = Vec::new();
     for promise in PLACES {
-        let broken = promise.broken.replace("BOOKS", &books("TRUE"));
-        let rows: Vec<Differing> = sql_query(format!("{broken} LIMIT {LIMIT}")).load(conn).await?;
+        let rows: Vec<Differing> = sql_query(promise.statement()).load(conn).await?;
         let words = |row: Differing| {
             let (product, location) = (row.product_id.name(), row.location_id.name());
             format!("{product} at {location}: {} found, {} expected", row.found, row.expected)
@@ -146,8 +159,9 @@ pub async fn all(conn: &mut Conn) -> Result<Vec<Check>, Error> {
     Ok(checks)
 }
 
-async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error> {
-    let rows: Vec<Odd> = sql_query(format!(
+/// The statement that finds reservations with lines that do not fit.
+fn lines_statement() -> String {
+    format!(
         "SELECT line.reservation_id AS id, coalesce(r.state, 'missing') AS state
          FROM reservation_lines line LEFT JOIN reservations r ON r.id = line.reservation_id
          WHERE r.id IS NULL
@@ -155,9 +169,11 @@ async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error>
             OR (line.held_until IS NOT NULL AND line.held_until <> r.expires_at)
             OR (line.returned > 0 AND r.state <> 'COMMITTED')
          LIMIT {LIMIT}"
-    ))
-    .load(conn)
-    .await?;
+    )
+}
+
+async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error> {
+    let rows: Vec<Odd> = sql_query(lines_statement()).load(conn).await?;
     let words = |row: Odd| format!("{}: {}, but its lines say otherwise", row.id.name(), row.state);
     Ok(Check {
         name: "lines hold stock while their reservation is open, and come back only after it was sold",

@@ -13,7 +13,7 @@ CREATE TABLE orders (
     -- What was given back.
     refunded_minor bigint NOT NULL,
     shipping_address jsonb NOT NULL,
-    external_id text COLLATE "C" UNIQUE,
+    external_id text COLLATE "C",
     -- Why it could not be placed.
     rejection jsonb,
     payment_provider text,
@@ -52,6 +52,8 @@ CREATE TABLE orders (
     ),
     CONSTRAINT orders_rejected_with_reason CHECK (state <> 'REJECTED' OR rejection IS NOT NULL)
 );
+-- Few orders have an external id, so the others have no entry.
+CREATE UNIQUE INDEX orders_external_id_key ON orders (external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX orders_by_creation ON orders (created_at, id);
 CREATE INDEX orders_by_customer ON orders (customer_id, created_at, id);
 CREATE INDEX orders_due ON orders (due_at) WHERE due_at IS NOT NULL;

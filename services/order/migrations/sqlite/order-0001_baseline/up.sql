@@ -13,7 +13,7 @@ CREATE TABLE orders (
     -- What was given back.
     refunded_minor INTEGER NOT NULL,
     shipping_address TEXT NOT NULL,
-    external_id TEXT UNIQUE,
+    external_id TEXT,
     -- Why it could not be placed.
     rejection TEXT,
     payment_provider TEXT,
@@ -52,6 +52,8 @@ CREATE TABLE orders (
     ),
     CONSTRAINT orders_rejected_with_reason CHECK (state <> 'REJECTED' OR rejection IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
+-- Few orders have an external id, so the others have no entry.
+CREATE UNIQUE INDEX orders_external_id_key ON orders (external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX orders_by_creation ON orders (created_at, id);
 CREATE INDEX orders_by_customer ON orders (customer_id, created_at, id);
 CREATE INDEX orders_due ON orders (due_at) WHERE due_at IS NOT NULL;

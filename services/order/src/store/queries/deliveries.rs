@@ -1,13 +1,17 @@
 //! Webhook deliveries.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
-    dsl::{exists, not},
+    dsl::{exists, not, sql},
     prelude::*,
+    sql_types::Bool,
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
-use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
+use souk_common::{
+    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+    page::{self, MAX_SCANNED, Scan},
+};
 use souk_store::events::{Checkpoint, Events};
 
 use super::{
@@ -308,7 +312,12 @@ pub(in crate::store) async fn forget_deliveries(conn: &mut Conn, before: DateTim
     let disabled =
         webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_not_null()).select(webhook_endpoints::id);
     let idle = webhook_deliveries::due_at.is_null().or(webhook_deliveries::endpoint_id.eq_any(disabled));
-    let old = webhook_deliveries::table.filter(webhook_deliveries::created_at.lt(before)).filter(idle);
+    // The key is as old as the delivery, so no index by age is needed.
+    let end = WebhookDeliveryId::first_at(before + TimeDelta::milliseconds(1));
+    let old = webhook_deliveries::table
+        .filter(webhook_deliveries::id.lt(end))
+        .filter(webhook_deliveries::created_at.lt(before))
+        .filter(idle);
     Ok(diesel::delete(old).execute(conn).await? as u64)
 }
 
@@ -359,26 +368,95 @@ pub(in crate::store) async fn delivery(
     row.map(DeliveryRow::read).transpose()
 }
 
-/// A page of an endpoint's log, newest first.
-pub(in crate::store) async fn list_deliveries(conn: &mut Conn, query: &Query) -> Result<Vec<Delivery>, Error> {
+/// A page of an endpoint's log, newest first. If no index finds the matching deliveries, a limited number of deliveries is
+/// read.
+pub(in crate::store) async fn list_deliveries(
+    conn: &mut Conn,
+    query: &Query,
+) -> Result<Scan<Delivery, WebhookDeliveryId>, Error> {
+    let Some(states) = query.rare_states() else { return list_part(conn, query, &Part::Any).await };
+    let mut parts = Vec::with_capacity(states.len());
+    for state in states {
+        let part = match state {
+            State::Failed => Part::Failed,
+            _ => match few_pending(conn, query).await? {
+                Some(few) if few.is_empty() => continue,
+                Some(few) => Part::Few(few),
+                // Then most of the newest deliveries are pending.
+                None => Part::Pending,
+            },
+        };
+        parts.push(list_part(conn, query, &part).await?);
+    }
+    Ok(page::merge(parts, query.limit, true, |delivery: &Delivery| delivery.id))
+}
+
+/// A part of an endpoint's log.
+enum Part {
+    /// Deliveries in any state.
+    Any,
+    /// Failed deliveries: an index has them in the log's order.
+    Failed,
+    /// Pending deliveries.
+    Pending,
+    /// The same, if there are few.
+    Few(Vec<WebhookDeliveryId>),
+}
+
+/// The pending deliveries of the endpoint, found by the index of due deliveries. `None` if there are too many.
+async fn few_pending(conn: &mut Conn, query: &Query) -> Result<Option<Vec<WebhookDeliveryId>>, Error> {
+    let pending = webhook_deliveries::table
+        .filter(webhook_deliveries::endpoint_id.eq(query.endpoint))
+        .filter(webhook_deliveries::due_at.is_not_null())
+        .limit(MAX_SCANNED + 1)
+        .select(webhook_deliveries::id);
+    let found: Vec<WebhookDeliveryId> = pending.load(conn).await?;
+    Ok((found.len() as u64 <= MAX_SCANNED.unsigned_abs()).then_some(found))
+}
+
+async fn list_part(conn: &mut Conn, query: &Query, part: &Part) -> Result<Scan<Delivery, WebhookDeliveryId>, Error> {
+    let is_served = |condition: &Condition| matches!((condition, part), (Condition::State(_), Part::Failed));
+    let all_served = query.conditions.iter().all(|(_, condition)| is_served(condition));
+    if all_served || query.finds_one() || matches!(part, Part::Few(_)) {
+        return read_page(conn, query, part, None).await;
+    }
+    let mut scan = Scan::all(Vec::new());
+    for scanned in page::scans(query.limit, false) {
+        // Found before the page is read, so that the page also covers deliveries that are inserted in between.
+        let end = end_of_scan(conn, query, part, scanned).await?;
+        scan = read_page(conn, query, part, end).await?;
+        if scan.is_enough(query.limit) {
+            break;
+        }
+    }
+    Ok(scan)
+}
+
+/// The deliveries of a page, up to the end of a scan.
+async fn read_page(
+    conn: &mut Conn,
+    query: &Query,
+    part: &Part,
+    end: Option<WebhookDeliveryId>,
+) -> Result<Scan<Delivery, WebhookDeliveryId>, Error> {
     /// A condition that a column equals a value, or differs from it.
     macro_rules! is {
         ($rows:expr, $column:expr, $yes:expr, $value:expr) => {
             if *$yes { $rows.filter($column.eq($value)) } else { $rows.filter($column.ne($value)) }
         };
     }
-    let mut rows =
-        webhook_deliveries::table.filter(webhook_deliveries::endpoint_id.eq(query.endpoint)).into_boxed::<Backend>();
+    let mut rows = within(query, part);
     for (yes, condition) in &query.conditions {
         rows = match condition {
+            Condition::State(_) if matches!(part, Part::Failed) => rows,
             Condition::State(state) => is!(rows, webhook_deliveries::state, yes, state.code()),
             Condition::Kind(kind) => is!(rows, webhook_deliveries::kind, yes, kind),
             Condition::Event(event) => is!(rows, webhook_deliveries::event_id, yes, event),
             Condition::Subject(subject) => is!(rows, webhook_deliveries::subject, yes, subject),
         };
     }
-    if let Some(after) = query.after {
-        rows = rows.filter(webhook_deliveries::id.lt(after));
+    if let Some(end) = end {
+        rows = rows.filter(webhook_deliveries::id.ge(end));
     }
     let rows = rows
         .order(webhook_deliveries::id.desc())
@@ -386,5 +464,32 @@ pub(in crate::store) async fn list_deliveries(conn: &mut Conn, query: &Query) ->
         .select(DeliveryRow::as_select())
         .load(conn)
         .await?;
-    rows.into_iter().map(DeliveryRow::read).collect()
+    Ok(Scan { rows: rows.into_iter().map(DeliveryRow::read).collect::<Result<_, _>>()?, end })
+}
+
+/// The id of the last of so many scanned deliveries; `None` if the log ends before.
+async fn end_of_scan(
+    conn: &mut Conn,
+    query: &Query,
+    part: &Part,
+    scanned: i64,
+) -> Result<Option<WebhookDeliveryId>, Error> {
+    let rows = within(query, part).select(webhook_deliveries::id).order(webhook_deliveries::id.desc());
+    Ok(rows.offset(scanned - 1).limit(1).first(conn).await.optional()?)
+}
+
+/// The part of the endpoint's log, from where the page begins.
+fn within<'a>(query: &Query, part: &Part) -> webhook_deliveries::BoxedQuery<'a, Backend> {
+    let mut rows =
+        webhook_deliveries::table.filter(webhook_deliveries::endpoint_id.eq(query.endpoint)).into_boxed::<Backend>();
+    rows = match part {
+        // Written as in the index's condition, so that the planner uses the index.
+        Part::Failed => rows.filter(sql::<Bool>("webhook_deliveries.state = 'FAILED'")),
+        Part::Few(ids) => rows.filter(webhook_deliveries::id.eq_any(ids.clone())),
+        Part::Any | Part::Pending => rows,
+    };
+    if let Some(after) = query.after {
+        rows = rows.filter(webhook_deliveries::id.lt(after));
+    }
+    rows
 }

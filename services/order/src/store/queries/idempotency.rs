@@ -1,9 +1,10 @@
 //! Idempotency records: the key, the hash of the request, and its response.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ReturnId};
+use uuid::Uuid;
 
 use super::{
     super::{self as engine, Conn, schema::idempotency_keys},
@@ -81,9 +82,28 @@ pub(in crate::store) async fn insert_answered_record(
     Ok(())
 }
 
-/// Deletes records with a response that are older than `before`.
-pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {
+/// The number of records that are looked at in one transaction.
+const FORGOTTEN_AT_ONCE: i64 = 1_000;
+
+/// Deletes records with a response that are older than `before`, of some orders after the given one. Returns how many,
+/// and the last of these orders; `None` if there are no more.
+///
+/// An order is older than its records, so the index by order also finds the old records.
+pub(in crate::store) async fn forget(
+    conn: &mut Conn,
+    after: Option<OrderId>,
+    before: DateTime<Utc>,
+) -> Result<(usize, Option<OrderId>), Error> {
     use idempotency_keys::dsl;
-    let old = dsl::idempotency_keys.filter(dsl::created_at.lt(before)).filter(dsl::response.is_not_null());
-    Ok(diesel::delete(old).execute(conn).await?)
+    let after = after.unwrap_or(OrderId::from_uuid(Uuid::nil()));
+    // The millisecond of `before` is included.
+    let end = OrderId::first_at(before + TimeDelta::milliseconds(1));
+    let of_old_orders = || dsl::idempotency_keys.filter(dsl::order_id.gt(after)).filter(dsl::order_id.lt(end));
+    let last = of_old_orders().order(dsl::order_id).offset(FORGOTTEN_AT_ONCE - 1).limit(1).select(dsl::order_id);
+    let last: Option<OrderId> = last.first(conn).await.optional()?;
+    let old = of_old_orders()
+        .filter(dsl::order_id.le(last.unwrap_or(end)))
+        .filter(dsl::created_at.lt(before))
+        .filter(dsl::response.is_not_null());
+    Ok((diesel::delete(old).execute(conn).await?, last))
 }

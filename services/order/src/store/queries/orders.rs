@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use diesel::{dsl::sql, prelude::*, sql_types::Untyped};
+use diesel::{
+    dsl::sql,
+    prelude::*,
+    sql_types::{Bool, Untyped},
+};
 use diesel_async::RunQueryDsl;
 use souk_common::{
     ids::{OrderId, UserId},
@@ -21,7 +25,7 @@ use super::{
     rows::{EntryRow, LineRow, OrderRow, OrderUpdate, read_order},
 };
 use crate::{
-    domain::{Entry, Kind, Line, Order, Step},
+    domain::{Entry, Kind, Line, Order, State, Step},
     error::Error,
     store::{Begin, Condition, Key, Lease, OrderKey, Placing, Query, SavedStep, TimelineRow},
 };
@@ -107,23 +111,36 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
     }))
 }
 
+/// A condition of the index of orders that are not confirmed, word for word, so that the planner uses the index.
+pub(super) const NOT_CONFIRMED: &str = "orders.state <> 'CONFIRMED'";
+
 /// A page of orders, newest first. If no index finds the matching orders, a limited number of orders is read.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
+    let Some(states) = query.rare_states() else { return list_in(conn, query, None).await };
+    let mut parts = Vec::with_capacity(states.len());
+    for state in states {
+        parts.push(list_in(conn, query, Some(state)).await?);
+    }
+    Ok(page::merge(parts, query.limit, true, |order: &Order| (order.create_time, order.id)))
+}
+
+/// A page of orders in a rare state, or in any state.
+async fn list_in(conn: &mut Conn, query: &Query, state: Option<State>) -> Result<Scan<Order, OrderKey>, Error> {
     let mut scan = Scan { rows: Vec::new(), end: None };
-    if !query.scans() {
-        scan.rows = read_page(conn, query, End::List).await?;
+    if !query.scans(state) {
+        scan.rows = read_page(conn, query, state, End::List).await?;
         return Ok(scan);
     }
     if engine::STOPS_EARLY {
-        scan.rows = read_page(conn, query, End::Scanned(MAX_SCANNED)).await?;
+        scan.rows = read_page(conn, query, state, End::Scanned(MAX_SCANNED)).await?;
         if scan.rows.len() as u64 >= query.limit.unsigned_abs() {
             return Ok(scan);
         }
     }
     for scanned in page::scans(query.limit, engine::STOPS_EARLY) {
         // Found before the page is read, so that the page also covers orders that are inserted in between.
-        scan.end = end_of_scan(conn, query, scanned).await?;
-        scan.rows = read_page(conn, query, scan.end.map_or(End::List, End::At)).await?;
+        scan.end = end_of_scan(conn, query, state, scanned).await?;
+        scan.rows = read_page(conn, query, state, scan.end.map_or(End::List, End::At)).await?;
         if scan.is_enough(query.limit) {
             break;
         }
@@ -143,13 +160,18 @@ enum End {
 
 /// The orders to scan, newest first: all that an index finds.
 macro_rules! scanned {
-    ($query:expr, $select:expr) => {{
+    ($query:expr, $state:expr, $select:expr) => {{
         let mut rows = orders::table.select($select).into_boxed::<Backend>();
+        if let Some(state) = $state {
+            rows = rows.filter(sql::<Bool>(NOT_CONFIRMED)).filter(orders::state.eq(state.code()));
+        }
         if let Some(customer) = $query.customer {
             rows = rows.filter(orders::customer_id.eq(customer));
         }
         for condition in &$query.conditions {
-            if let Condition::CreateTime(op, time) = condition {
+            if let Condition::CreateTime(op, time) = condition
+                && *op != Op::NotEqual
+            {
                 rows = compare!(rows, orders::created_at, op, time);
             }
         }
@@ -161,13 +183,18 @@ macro_rules! scanned {
 }
 
 /// The orders of a page.
-async fn read_page(conn: &mut Conn, query: &Query, end: End) -> Result<Vec<Order>, Error> {
+async fn read_page(conn: &mut Conn, query: &Query, state: Option<State>, end: End) -> Result<Vec<Order>, Error> {
     let mut rows = orders::table.select(OrderRow::as_select()).into_boxed::<Backend>();
+    if let Some(state) = state {
+        rows = rows.filter(sql::<Bool>(NOT_CONFIRMED)).filter(orders::state.eq(state.code()));
+    }
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
     }
     for condition in &query.conditions {
         rows = match condition {
+            // The conditions on the state chose this one.
+            Condition::State(..) if state.is_some() => rows,
             Condition::State(true, state) => rows.filter(orders::state.eq(state.code())),
             Condition::State(false, state) => rows.filter(orders::state.ne(state.code())),
             Condition::ExternalId(op, value) => {
@@ -192,7 +219,7 @@ async fn read_page(conn: &mut Conn, query: &Query, end: End) -> Result<Vec<Order
     let statement = rows.order((orders::created_at.desc(), orders::id.desc())).limit(query.limit);
     let rows = match end {
         End::Scanned(rows) => {
-            let rows = scanned!(query, sql::<Untyped>("orders.*")).limit(rows);
+            let rows = scanned!(query, state, sql::<Untyped>("orders.*")).limit(rows);
             Within { table: "orders", rows, statement }.varied().load(conn).await?
         }
         End::List | End::At(_) => statement.varied().load(conn).await?,
@@ -201,8 +228,13 @@ async fn read_page(conn: &mut Conn, query: &Query, end: End) -> Result<Vec<Order
 }
 
 /// The sort key of the last of so many scanned orders; `None` if the list ends before.
-async fn end_of_scan(conn: &mut Conn, query: &Query, scanned: i64) -> Result<Option<OrderKey>, Error> {
-    let last = scanned!(query, (orders::created_at, orders::id)).offset(scanned - 1).limit(1);
+async fn end_of_scan(
+    conn: &mut Conn,
+    query: &Query,
+    state: Option<State>,
+    scanned: i64,
+) -> Result<Option<OrderKey>, Error> {
+    let last = scanned!(query, state, (orders::created_at, orders::id)).offset(scanned - 1).limit(1);
     Ok(last.varied().get_result(conn).await.optional()?)
 }
 

@@ -2,11 +2,11 @@
 //! adjustments share this code.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::sql, prelude::*, sql_types::Bool};
 use diesel_async::RunQueryDsl;
 use souk_common::{
     ids::{OrderId, ReturnId},
-    page::filter::Op,
+    page::{self, Scan, filter::Op},
 };
 
 use super::{
@@ -16,13 +16,13 @@ use super::{
     },
     adjustments::find_adjustment,
     batch::Batch,
-    orders::{compare, with_lines},
+    orders::{NOT_CONFIRMED, compare, with_lines},
     rows::{OrderRow, step},
 };
 use crate::{
     domain::{Cause, Order, Saga, State, Step},
     error::Error,
-    store::{Lease, Release, SagaCondition, SagaId, SagaQuery, SagaView},
+    store::{Lease, Release, SagaCondition, SagaId, SagaKey, SagaQuery, SagaView},
 };
 
 /// Releases a lease and makes the saga due at `due`. Only the holder can do this.
@@ -187,39 +187,75 @@ impl AdjustmentSaga {
     }
 }
 
-/// A page of sagas that have not ended, oldest first.
+/// A page of sagas that have not ended, oldest first. An index has those of orders in each state, and another one those of
+/// adjustments. If a filter has other conditions, a limited number of sagas is read.
 pub(in crate::store) async fn list_sagas(
     conn: &mut Conn,
     query: &SagaQuery,
     now: DateTime<Utc>,
-) -> Result<Vec<SagaView>, Error> {
-    /// Applies the query to one of the two tables.
-    macro_rules! page {
-        ($table:ident, $id:ident) => {{
-            let mut rows = $table::table.filter($table::due_at.is_not_null()).into_boxed::<Backend>();
-            for condition in &query.conditions {
-                rows = match condition {
-                    SagaCondition::Attempts(op, value) => compare!(rows, $table::attempts, op, value),
-                    SagaCondition::CreateTime(op, time) => compare!(rows, $table::created_at, op, time),
-                    SagaCondition::UpdateTime(op, time) => compare!(rows, $table::updated_at, op, time),
-                };
-            }
+) -> Result<Scan<SagaView, SagaKey>, Error> {
+    /// The rows of a part, from where the page begins.
+    macro_rules! rows {
+        ($table:ident, $id:ident, $within:expr) => {{
+            let mut rows = $table::table.filter($within).into_boxed::<Backend>();
             if let Some((time, id)) = query.after {
-                let same = $table::created_at.eq(time).and($table::id.gt($id::from_uuid(id)));
-                rows = rows.filter($table::created_at.gt(time).or(same));
+                // The first condition finds the place in the index, the second one the place among equal times.
+                let further = $table::created_at.gt(time).or($table::id.gt($id::from_uuid(id)));
+                rows = rows.filter($table::created_at.ge(time)).filter(further);
             }
-            rows.order(($table::created_at, $table::id)).limit(query.limit)
+            rows
         }};
     }
-    let found = page!(orders, OrderId).select(OrderSaga::as_select()).load(conn).await?;
-    let mut sagas = found.into_iter().map(|row| row.view(now)).collect::<Result<Vec<_>, _>>()?;
-    let found = page!(returns, ReturnId).select(AdjustmentSaga::as_select()).load(conn).await?;
-    for row in found {
-        sagas.push(row.view(now)?);
+    /// A page of a part of the list.
+    macro_rules! part {
+        ($table:ident, $id:ident, $view:ident, $within:expr) => {{
+            let mut scan = Scan::all(Vec::new());
+            for scanned in query.scans() {
+                let mut end = None;
+                if let Some(scanned) = scanned {
+                    // Found before the page is read, so that the page also covers sagas that begin in between.
+                    let mut rows = rows!($table, $id, $within).select(($table::created_at, $table::id));
+                    for condition in &query.conditions {
+                        if let SagaCondition::CreateTime(op, time) = condition
+                            && *op != Op::NotEqual
+                        {
+                            rows = compare!(rows, $table::created_at, op, time);
+                        }
+                    }
+                    let last = rows.order(($table::created_at, $table::id)).offset(scanned - 1).limit(1);
+                    end = last.get_result::<(DateTime<Utc>, $id)>(conn).await.optional()?;
+                }
+                let mut rows = rows!($table, $id, $within);
+                for condition in &query.conditions {
+                    rows = match condition {
+                        SagaCondition::Attempts(op, value) => compare!(rows, $table::attempts, op, value),
+                        SagaCondition::CreateTime(op, time) => compare!(rows, $table::created_at, op, time),
+                        SagaCondition::UpdateTime(op, time) => compare!(rows, $table::updated_at, op, time),
+                    };
+                }
+                if let Some((time, id)) = end {
+                    let up_to = $table::created_at.lt(time).or($table::id.le(id));
+                    rows = rows.filter($table::created_at.le(time)).filter(up_to);
+                }
+                let page = rows.order(($table::created_at, $table::id)).limit(query.limit);
+                let found = page.select($view::as_select()).load(conn).await?;
+                let rows = found.into_iter().map(|row| row.view(now)).collect::<Result<Vec<_>, _>>()?;
+                scan = Scan { rows, end: end.map(|(time, id)| (time, id.uuid())) };
+                if scan.is_enough(query.limit) {
+                    break;
+                }
+            }
+            scan
+        }};
     }
-    sagas.sort_by_key(|saga| (saga.created, saga.id.uuid()));
-    sagas.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
-    Ok(sagas)
+    let mut parts = Vec::new();
+    for state in [State::Pending, State::Cancelling] {
+        let in_state = || sql::<Bool>(NOT_CONFIRMED).and(orders::state.eq(state.code()));
+        parts.push(part!(orders, OrderId, OrderSaga, in_state()));
+    }
+    // Written as in the index's condition, so that the planner uses the index.
+    parts.push(part!(returns, ReturnId, AdjustmentSaga, sql::<Bool>("returns.state = 'RETURNING'")));
+    Ok(page::merge(parts, query.limit, false, SagaView::key))
 }
 
 /// A saga, ended or not.

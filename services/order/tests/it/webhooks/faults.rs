@@ -113,11 +113,16 @@ async fn the_log_deletes_old_processed_events() {
         souk.in_state(&done.name, State::Delivered, 2).await;
         failing.after(1).await;
         let old = souk.deliveries(&done.name, "event_type = order.placed").await.remove(0).event_id;
-        tamper(
-            &souk,
-            "UPDATE webhook_deliveries SET created_at = '2020-01-01 00:00:00+00:00' WHERE kind = 'order.placed'",
-        )
-        .await;
+        // An id begins with the time of its creation.
+        let old_id = match souk.engine {
+            Engine::Postgres => "CAST('00000000' || substr(CAST(id AS text), 9) AS uuid)",
+            Engine::Sqlite => "unhex('00000000' || substr(hex(id), 9))",
+        };
+        let age = format!(
+            "UPDATE webhook_deliveries SET id = {old_id}, created_at = '2020-01-01 00:00:00+00:00'
+             WHERE kind = 'order.placed'"
+        );
+        tamper(&souk, &age).await;
         let mut jobs = JobServiceClient::with_interceptor(souk.orders.channel(), souk.admin.bearer.clone());
         let mut forgotten = async |endpoint: &str, left: usize| {
             let request = RunJobRequest { name: "services/order/jobs/webhook-cleanup".into() };

@@ -3,7 +3,7 @@ CREATE TABLE users (
     id uuid PRIMARY KEY,
     email text NOT NULL CONSTRAINT users_email_key UNIQUE,
     display_name text NOT NULL,
-    external_id text CONSTRAINT users_external_id_key UNIQUE CHECK (external_id <> ''),
+    external_id text CHECK (external_id <> ''),
     -- argon2id in PHC form; null: nobody can log in with a password.
     password_hash text,
     is_staff boolean NOT NULL,
@@ -14,6 +14,8 @@ CREATE TABLE users (
     create_time timestamptz NOT NULL,
     update_time timestamptz NOT NULL
 );
+-- Few accounts have an external id, so the others have no entry.
+CREATE UNIQUE INDEX users_external_id_key ON users (external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX users_newest ON users (create_time DESC, id DESC);
 CREATE INDEX users_admins ON users (id) WHERE is_admin;
 

@@ -4,7 +4,7 @@ use diesel::{
     BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, QueryResult,
     dsl::{exists, sql},
     result::OptionalExtension,
-    sql_types::Untyped,
+    sql_types::{Bool, Untyped},
 };
 use diesel_async::RunQueryDsl;
 use souk_common::{
@@ -18,7 +18,7 @@ use super::super::{Conn, STOPS_EARLY, position, schema::users};
 pub use crate::store::rows::UserRow as Row;
 use crate::{
     domain::{
-        filter::{Term, Text},
+        filter::{Term, Text, only_disabled},
         user::User,
     },
     store::rows::Key,
@@ -113,14 +113,19 @@ pub async fn admin_exists(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(exists(users::table.filter(users::is_admin))).get_result(conn).await
 }
 
-/// The accounts after a page, newest first.
+/// The condition of the index of disabled accounts, word for word, so that the planner uses the index.
+const DISABLED: &str = "users.state = 'DISABLED'";
+
+/// The accounts after a page, newest first. With `disabled`, only disabled ones.
 macro_rules! scanned {
-    ($after:expr, $select:expr) => {{
-        let query = users::table.select($select).into_boxed();
-        let query = match $after {
-            Some(after) => query.filter(beyond!(users::create_time, users::id, "<", after)),
-            None => query,
-        };
+    ($disabled:expr, $after:expr, $select:expr) => {{
+        let mut query = users::table.select($select).into_boxed();
+        if $disabled {
+            query = query.filter(sql::<Bool>(DISABLED));
+        }
+        if let Some(after) = $after {
+            query = query.filter(beyond!(users::create_time, users::id, "<", after));
+        }
         query.order((users::create_time.desc(), users::id.desc()))
     }};
 }
@@ -134,7 +139,9 @@ pub async fn list_users(
     limit: i64,
 ) -> QueryResult<Scan<Row, Key>> {
     let mut scan = Scan { rows: Vec::new(), end: None };
-    if terms.is_empty() || terms.iter().any(Term::finds_one) {
+    let disabled = only_disabled(terms);
+    let is_served = |term: &Term| disabled && matches!(term, Term::State { .. });
+    if terms.iter().all(is_served) || terms.iter().any(Term::finds_one) {
         scan.rows = read_page(conn, terms, after, End::List, limit).await?;
         return Ok(scan);
     }
@@ -146,7 +153,7 @@ pub async fn list_users(
     }
     for scanned in page::scans(limit, STOPS_EARLY) {
         // Found before the page is read, so that the page also covers accounts that are inserted in between.
-        let last = scanned!(after, (users::create_time, users::id)).offset(scanned - 1).limit(1);
+        let last = scanned!(disabled, after, (users::create_time, users::id)).offset(scanned - 1).limit(1);
         scan.end = last.varied().get_result(conn).await.optional()?;
         scan.rows = read_page(conn, terms, after, scan.end.map_or(End::List, End::At), limit).await?;
         if scan.is_enough(limit) {
@@ -168,7 +175,8 @@ enum End {
 
 /// The accounts of a page.
 async fn read_page(conn: &mut Conn, terms: &[Term], after: Option<Key>, end: End, limit: i64) -> QueryResult<Vec<Row>> {
-    let mut query = scanned!(after, COLUMNS);
+    let disabled = only_disabled(terms);
+    let mut query = scanned!(disabled, after, COLUMNS);
     for term in terms {
         query = match term {
             Term::Email(Text::Is(email)) => query.filter(users::email.eq(email)),
@@ -191,7 +199,7 @@ async fn read_page(conn: &mut Conn, terms: &[Term], after: Option<Key>, end: End
     let statement = query.limit(limit);
     match end {
         End::Scanned(rows) => {
-            let rows = scanned!(after, sql::<Untyped>("users.*")).limit(rows);
+            let rows = scanned!(disabled, after, sql::<Untyped>("users.*")).limit(rows);
             Within { table: "users", rows, statement }.varied().load(conn).await
         }
         End::List | End::At(_) => statement.varied().load(conn).await,

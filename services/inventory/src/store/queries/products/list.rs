@@ -5,20 +5,23 @@
 use diesel::{
     dsl::sql,
     prelude::*,
-    sql_types::{BigInt, Text, Untyped},
+    sql_types::{BigInt, Bool, Text, Untyped},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::page::{self, MAX_SCANNED, Scan, filter::Op};
+use souk_common::{
+    ids::ProductId,
+    page::{self, MAX_SCANNED, Scan, filter::Op},
+};
 use souk_store::db::{Keep as _, Within, beyond};
 
 use super::{
-    super::super::{Conn, MATCHES, STOPS_EARLY, finds, has_words, position, schema::products, search_text},
+    super::super::{Conn, MATCHES, STOPS_EARLY, finds, has_words, padded, position, schema::products, search_text},
     Row, read,
 };
 use crate::{
     domain::product::{
         Product, State,
-        list::{Condition, Key, Listing, Sort},
+        list::{Condition, Index, Key, Listing, Sort},
     },
     error::Error,
     store::codes::word,
@@ -112,28 +115,60 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
         Some(words) => Some((words.as_slice(), have_few(conn, words).await?)),
     };
     let scans = match &words {
-        Some((_, few)) => !few && !listing.finds_few(),
+        Some((_, few)) => !few && !listing.finds_one(),
         None => listing.scans(),
     };
     let page = Page { listing, state, words };
     if !scans {
-        return Ok(Scan::all(page.read(conn, End::List).await?));
+        return Ok(Scan::all(page.read(conn, None, End::List).await?));
     }
-    if STOPS_EARLY {
-        let rows = page.read(conn, End::Scanned(MAX_SCANNED)).await?;
+    if STOPS_EARLY && !listing.is_narrow() {
+        let rows = page.read(conn, None, End::Scanned(MAX_SCANNED)).await?;
         if rows.len() as u64 >= listing.limit.unsigned_abs() {
             return Ok(Scan::all(rows));
         }
     }
     for scanned in page::scans(listing.limit, STOPS_EARLY) {
+        // Otherwise a short scan comes first: most filters match one product of a few.
+        if scanned == MAX_SCANNED || listing.is_narrow() {
+            for index in listing.indexes() {
+                if let Some(few) = few_by(conn, listing, state, index).await? {
+                    return Ok(Scan::all(page.read(conn, Some(few), End::List).await?));
+                }
+            }
+        }
         // Found before the page is read, so that the page also covers products that are inserted in between.
         scan.end = page.end_of_scan(conn, scanned).await?;
-        scan.rows = page.read(conn, scan.end.clone().map_or(End::List, End::At)).await?;
+        scan.rows = page.read(conn, None, scan.end.clone().map_or(End::List, End::At)).await?;
         if scan.is_enough(listing.limit) {
             break;
         }
     }
     Ok(scan)
+}
+
+/// The products that meet the conditions that an index serves. `None` if there are too many to read all of them.
+async fn few_by(
+    conn: &mut Conn,
+    listing: &Listing,
+    state: State,
+    index: Index,
+) -> Result<Option<Vec<ProductId>>, Error> {
+    let mut query = products::table.filter(products::state.eq(word(state))).select(products::id).into_boxed();
+    if index == Index::Untracked {
+        // Written as in the index's condition, so that the planner uses the index.
+        query = query.filter(sql::<Bool>("products.tracking = 'UNTRACKED'"));
+    }
+    for condition in listing.conditions_of(index) {
+        query = match condition {
+            Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
+            Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+            Condition::Title(_, title) => query.filter(products::title_key.eq(title)),
+            _ => query,
+        };
+    }
+    let found: Vec<ProductId> = query.limit(MAX_SCANNED + 1).varied().load(conn).await?;
+    Ok((found.len() as u64 <= MAX_SCANNED.unsigned_abs()).then_some(found))
 }
 
 /// A page to read.
@@ -145,10 +180,18 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The products of the page.
-    async fn read(&self, conn: &mut Conn, end: End) -> Result<Vec<Product>, Error> {
+    /// The products of the page. `few` are the only products that can match, if they are known.
+    async fn read(&self, conn: &mut Conn, few: Option<Vec<ProductId>>, end: End) -> Result<Vec<Product>, Error> {
         let Self { listing, state, words } = self;
-        let mut query = products::table.filter(products::state.eq(word(*state))).select(Row::as_select()).into_boxed();
+        let mut query = products::table.select(Row::as_select()).into_boxed();
+        query = match (few, words) {
+            // Found with this state.
+            (Some(few), _) if few.is_empty() => return Ok(Vec::new()),
+            (Some(few), _) => query.filter(products::id.eq_any(padded(&few))),
+            // Not as an index has it: SQLite would read all products of the state in the page's order.
+            (None, Some((_, true))) => query.filter(products::state.concat("").eq(word(*state))),
+            (None, _) => query.filter(products::state.eq(word(*state))),
+        };
         for condition in &listing.conditions {
             query = match condition {
                 Condition::Sku(op, value) => text!(query, products::sku_key, *op, value),
