@@ -438,13 +438,10 @@ mod on_sqlite {
     const LOGGED: [(&str, &str); 2] =
         [("SOUK_TELEMETRY__LOG_FILTER", "info,souk_store::sql=trace"), ("SOUK_TELEMETRY__LOG_FORMAT", "json")];
     /// Indexes that none of the statements here uses, and why they are there.
-    const UNSEEN: [(&str, &str); 6] = [
+    const UNSEEN: [(&str, &str); 3] = [
         ("events_of_owner", "streams of a customer's own events"),
-        ("locations_code_key", "unique"),
         ("payment_notices_by_age", "a job that runs only if the payment provider is Stripe"),
         ("refresh_tokens_session", "the tokens of a deleted session are deleted with it"),
-        ("signing_keys_newest", "unique"),
-        ("simulated_refunds_by_payment", "a foreign key, and `souk verify` with more refunds"),
     ];
 
     /// A statement and its plan.
@@ -565,14 +562,16 @@ mod on_sqlite {
 
         souk.verify().await.unwrap();
 
-        let used: HashSet<&str> = plans.iter().flat_map(|plan| &plan.steps).filter_map(index).collect();
+        // A statement with an empty list of values reads nothing, whatever its plan says.
+        let real = plans.iter().filter(|plan| !plan.sql.contains("(1=0)"));
+        let used: HashSet<&str> = real.flat_map(|plan| &plan.steps).filter_map(index).collect();
         let unseen: HashSet<&str> = UNSEEN.iter().map(|(name, _)| *name).collect();
         let mut unused: Vec<&String> =
             names.iter().filter(|name| !used.contains(name.as_str()) && !unseen.contains(name.as_str())).collect();
         unused.sort();
         assert!(unused.is_empty(), "no statement uses {unused:?}");
         for name in unseen {
-            assert!(!used.contains(name), "{name} is used: take it from the list");
+            assert!(names.contains(name) && !used.contains(name), "{name} is used, or gone: take it from the list");
         }
     }
 

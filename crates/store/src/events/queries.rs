@@ -197,9 +197,12 @@ pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_
         Which::One(reader, position) => {
             own.filter(letters::reader.eq(*reader)).filter(letters::position.eq(position)).limit(1)
         }
-        Which::Requeued(reader) => {
-            own.filter(letters::reader.eq(*reader)).filter(letters::requeued_at.is_not_null()).limit(1)
-        }
+        // All letters of a subject are requeued at the same time, so its events stay in order.
+        Which::Requeued(reader) => own
+            .filter(letters::reader.eq(*reader))
+            .filter(letters::requeued_at.is_not_null())
+            .order((letters::requeued_at, letters::position))
+            .limit(1),
     };
     let columns = (
         (
