@@ -197,6 +197,7 @@ impl Sqlite {
     /// Runs work that only waits for this file's statements, on this thread. So a transaction needs one change of
     /// threads, and not one for each statement: the runtime moves its other tasks to another thread meanwhile.
     #[doc(hidden)]
+    #[expect(clippy::disallowed_methods, reason = "spawn_blocking cannot run work that borrows")]
     pub async fn run<F: Future>(&self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
         poll_fn(|context| block_in_place(|| work.as_mut().poll(context))).await

@@ -53,7 +53,7 @@ impl Shop {
             ("PAYMENT__STRIPE__API_BASE", &base),
             ("PAYMENT__STRIPE__WEBHOOK_SECRET", WEBHOOK_SECRET),
         ];
-        let souk = Souk::start(engine, &[&paid_there, settings].concat()).await;
+        let souk = Box::pin(Souk::start(engine, &[&paid_there, settings].concat())).await;
         Self { souk, line, stripe, http: reqwest::Client::new() }
     }
 
