@@ -9,6 +9,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use souk_common::error::chain;
 use tokio::{
+    join,
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -172,15 +173,21 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
                 match in_time {
                     Some(answered) => answered,
                     None if is_stored => step.await,
-                    None => match self.store(&stored, &saga, &entries, lease).await {
-                        Ok(Some(extended)) => {
-                            (lease, stored, is_stored) = (extended, saga.clone(), true);
-                            entries.clear();
-                            step.await
+                    None => {
+                        // Both are polled: the step may hold a connection, or its place in the queue for one, which the
+                        // write needs.
+                        let (saved, answered) = join!(self.store(&stored, &saga, &entries, lease), step);
+                        match saved {
+                            Ok(Some(extended)) => {
+                                (lease, stored, is_stored) = (extended, saga.clone(), true);
+                                entries.clear();
+                            }
+                            Ok(None) => return End::LeaseLost,
+                            // These results are stored with the next one.
+                            Err(why) => tracing::debug!(error = chain(&why), "cannot store a step's result yet"),
                         }
-                        Ok(None) => return End::LeaseLost,
-                        Err(why) => Err(why),
-                    },
+                        answered
+                    }
                 }
             };
             match answered {
