@@ -131,10 +131,16 @@ impl<T, K> Scan<T, K> {
         Self { rows, end: None }
     }
 
+    /// True if there are as many rows as were asked for.
+    #[must_use]
+    pub fn is_full(&self, limit: i64) -> bool {
+        self.rows.len() as u64 >= limit.unsigned_abs()
+    }
+
     /// True if the page is full, or the list has no more rows.
     #[must_use]
     pub fn is_enough(&self, limit: i64) -> bool {
-        self.end.is_none() || self.rows.len() as u64 >= limit.unsigned_abs()
+        self.end.is_none() || self.is_full(limit)
     }
 
     /// Converts each row.

@@ -87,7 +87,7 @@ mod tests {
     /// SQLite joins with nested loops. If an inner loop scans a whole table or subquery for each row of the outer one,
     /// the check takes quadratic time.
     #[tokio::test(flavor = "multi_thread")]
-    async fn no_check_reads_a_table_through_for_each_row_of_another_one() {
+    async fn no_check_scans_a_table_for_each_row_of_another_table() {
         let database = database(Engine::Sqlite, "inventory").await;
         let config = db::Config { url: database.url.clone(), ..db::Config::default() };
         Store::open(&config, Path::new(".")).await.unwrap().db().close();

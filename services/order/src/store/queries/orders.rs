@@ -133,7 +133,7 @@ async fn list_in(conn: &mut Conn, query: &Query, state: Option<State>) -> Result
     }
     if engine::STOPS_EARLY {
         scan.rows = read_page(conn, query, state, End::Scanned(MAX_SCANNED)).await?;
-        if scan.rows.len() as u64 >= query.limit.unsigned_abs() {
+        if scan.is_full(query.limit) {
             return Ok(scan);
         }
     }

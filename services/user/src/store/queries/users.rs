@@ -147,7 +147,7 @@ pub async fn list_users(
     }
     if STOPS_EARLY {
         scan.rows = read_page(conn, terms, after, End::Scanned(MAX_SCANNED), limit).await?;
-        if scan.rows.len() as u64 >= limit.unsigned_abs() {
+        if scan.is_full(limit) {
             return Ok(scan);
         }
     }

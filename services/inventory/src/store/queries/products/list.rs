@@ -123,9 +123,9 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
         return Ok(Scan::all(page.read(conn, None, End::List).await?));
     }
     if STOPS_EARLY && !listing.is_narrow() {
-        let rows = page.read(conn, None, End::Scanned(MAX_SCANNED)).await?;
-        if rows.len() as u64 >= listing.limit.unsigned_abs() {
-            return Ok(Scan::all(rows));
+        scan.rows = page.read(conn, None, End::Scanned(MAX_SCANNED)).await?;
+        if scan.is_full(listing.limit) {
+            return Ok(scan);
         }
     }
     for scanned in page::scans(listing.limit, STOPS_EARLY) {
